@@ -1,0 +1,2 @@
+// Package hardshell is the map of the module; it has no code.
+package hardshell

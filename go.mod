@@ -1,0 +1,3 @@
+module github.com/managemyclaw/hardshell
+
+go 1.26
