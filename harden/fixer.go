@@ -1,0 +1,275 @@
+package harden
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/managemyclaw/hardshell/audit/trail"
+	"github.com/managemyclaw/hardshell/harden/host"
+)
+
+// ErrNoRecorder reports a [Fixer] without a trail: nothing is changed
+// unrecorded.
+var ErrNoRecorder = errors.New("harden: no trail: set Fixer.Trail, to trail.Discard to do without one")
+
+// DefaultRevertTimeout is how long a [Fixer] gives the undoing of a plan.
+const DefaultRevertTimeout = 2 * time.Minute
+
+// A Fixer applies plans as transactions. Its fields must not be changed once
+// it is in use; its methods may then be called concurrently for different
+// subjects.
+type Fixer struct {
+	// Trail records each change before and after it is made. Required. If it
+	// refuses a record, no further change is made and those made are undone;
+	// the undoing itself goes on whatever the trail says.
+	Trail trail.Recorder
+
+	// Timeout bounds the check that verifies a plan. Zero means
+	// [DefaultTimeout].
+	Timeout time.Duration
+
+	// RevertTimeout bounds the undoing. Zero means [DefaultRevertTimeout].
+	RevertTimeout time.Duration
+}
+
+// A FixError reports a plan that was not carried through.
+type FixError struct {
+	ID       string // of the check
+	Err      error  // why
+	Reverted bool   // whether the machine is as it was before
+	Revert   error  // why it is not
+}
+
+func (e *FixError) Error() string {
+	if e.Reverted {
+		return fmt.Sprintf("harden: fix %s: %v (everything was undone)", e.ID, e.Err)
+	}
+	return fmt.Sprintf("harden: fix %s: %v; UNDOING FAILED: %v", e.ID, e.Err, e.Revert)
+}
+
+// Unwrap returns the causes.
+func (e *FixError) Unwrap() []error {
+	if e.Revert == nil {
+		return []error{e.Err}
+	}
+	return []error{e.Err, e.Revert}
+}
+
+// A CommitError reports a plan that was carried through and verified, and left
+// something behind that should have been cleared away.
+type CommitError struct {
+	ID  string // of the check
+	Err error
+}
+
+func (e *CommitError) Error() string {
+	return fmt.Sprintf("harden: fix %s: the change holds, but was not cleaned up after: %v", e.ID, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *CommitError) Unwrap() error { return e.Err }
+
+// Apply takes the actions of p in order and then runs r again, whose result it
+// returns. If r passes, the actions are committed. Otherwise Apply reverts
+// what it did, last action first, also when ctx has ended, and returns a
+// [*FixError].
+func (f *Fixer) Apply(ctx context.Context, h *host.Host, r Remediator, p Plan) (Result, error) {
+	if f.Trail == nil {
+		return Result{}, ErrNoRecorder
+	}
+	info, err := infoOf(r)
+	if err != nil {
+		return Result{}, err
+	}
+	id := info.ID
+	var done []Action
+	for _, a := range p.Actions {
+		if err := f.record(ctx, "remedy.apply", id, a, "begin", nil); err != nil {
+			return Result{}, f.revert(ctx, h, id, done, err)
+		}
+		err := contain(func() error { return a.Apply(ctx, h) })
+		if err == nil {
+			done = append(done, a) // before recording: a lost record must not lose the action
+		}
+		if err := errors.Join(err, f.record(ctx, "remedy.apply", id, a, outcome(err), err)); err != nil {
+			return Result{}, f.revert(ctx, h, id, done, err)
+		}
+	}
+	res := Evaluate(ctx, &h.View, r, f.Timeout)
+	if res.Status != StatusPass {
+		return res, f.revert(ctx, h, id, done, notEffective(res))
+	}
+	// From here on nothing is undone: the change has proved good.
+	ctx = context.WithoutCancel(ctx)
+	var left []error
+	for _, a := range done {
+		if c, ok := a.(Committer); ok {
+			err := contain(func() error { return c.Commit(ctx, h) })
+			left = append(left, err, f.record(ctx, "remedy.commit", id, a, outcome(err), err))
+		}
+	}
+	if err := errors.Join(left...); err != nil {
+		return res, &CommitError{ID: id, Err: err}
+	}
+	return res, nil
+}
+
+func notEffective(res Result) error {
+	err := fmt.Errorf("not effective: the check is still %v", res.Status)
+	if res.Detail != "" {
+		err = fmt.Errorf("%w: %s", err, res.Detail)
+	}
+	for _, f := range res.Findings {
+		err = fmt.Errorf("%w; %s: %s", err, f.Subject, f.Message)
+	}
+	return err
+}
+
+// revert undoes the actions in done. Unlike Apply it goes on if the trail is
+// unavailable: a machine left half changed is worse than a gap in the trail.
+func (f *Fixer) revert(ctx context.Context, h *host.Host, id string, done []Action, cause error) error {
+	timeout := f.RevertTimeout
+	if timeout <= 0 {
+		timeout = DefaultRevertTimeout
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	defer cancel()
+
+	failed := make([]error, len(done))
+	for i, a := range slices.Backward(done) {
+		failed[i] = contain(func() error { return a.Revert(ctx, h) })
+	}
+	lost := []error{cause}
+	for i, a := range slices.Backward(done) { // now that the machine is safe
+		lost = append(lost, f.record(ctx, "remedy.revert", id, a, outcome(failed[i]), failed[i]))
+	}
+	err := errors.Join(failed...)
+	return &FixError{ID: id, Err: errors.Join(lost...), Reverted: err == nil, Revert: err}
+}
+
+func (f *Fixer) record(ctx context.Context, kind, id string, a Action, outcome string, cause error) error {
+	e := trail.Event{Time: time.Now(), Kind: kind, ID: id, Outcome: outcome}
+	err := contain(func() error {
+		c := a.Change()
+		e.Subject, e.Message = c.Subject, c.Summary
+		return nil
+	})
+	if cause != nil {
+		e.Message = cause.Error()
+	}
+	if err = errors.Join(err, contain(func() error { return f.Trail.Record(ctx, e) })); err != nil {
+		return fmt.Errorf("harden: record %s: %w", kind, err)
+	}
+	return nil
+}
+
+func outcome(err error) string {
+	if err != nil {
+		return "error"
+	}
+	return "ok"
+}
+
+// contain calls f and turns a panic into an error.
+func contain(f func() error) (err error) {
+	defer recoverTo(&err)
+	return f()
+}
+
+// A Proposal is what can be done about one failing check.
+type Proposal struct {
+	Result Result // what the check says now
+	Check  Remediator
+	Plan   Plan
+	Err    error // why there is no plan
+}
+
+// Propose evaluates checks and plans for those that fail and have a remedy. It
+// changes nothing. An action that an earlier proposal has already, because one
+// change satisfies several checks, is left out of the later ones.
+func Propose(ctx context.Context, v *host.View, timeout time.Duration, checks ...Check) []Proposal {
+	ctx, done := Share(ctx)
+	defer done()
+	var all []Proposal
+	seen := make(map[Change]bool)
+	for _, c := range checks {
+		r, ok := AsRemediator(c)
+		if !ok {
+			continue
+		}
+		p := Proposal{Check: r, Result: Evaluate(ctx, v, c, timeout)}
+		if p.Result.Status != StatusFail {
+			continue
+		}
+		p.Plan, p.Err = plan(ctx, v, r)
+		p.Plan.Actions = slices.DeleteFunc(slices.Clone(p.Plan.Actions), func(a Action) bool {
+			ch := a.Change()
+			was := seen[ch]
+			seen[ch] = true
+			return was
+		})
+		all = append(all, p)
+	}
+	return all
+}
+
+func plan(ctx context.Context, v *host.View, r Remediator) (p Plan, err error) {
+	defer recoverTo(&err)
+	return r.Plan(ctx, v)
+}
+
+// A Fix is what was done about one failing check.
+type Fix struct {
+	Before  Result // what the check said
+	After   Result // what it says now; equal to Before if nothing was done
+	Plan    Plan
+	Changed bool  // the plan was applied and holds
+	Err     error // what went wrong: a [*FixError], a [*CommitError] or why there is no plan
+}
+
+// Fix goes through checks in order. For each that fails and has a remedy it
+// makes a plan for the machine as it is by then, shows it to approve, and
+// applies it if approve returns true; a nil approve approves everything. One
+// fix that fails does not stop the next, unless undoing it failed: then Fix
+// stops, for the machine is in nobody's intended state.
+func (f *Fixer) Fix(ctx context.Context, h *host.Host, approve func(Result, Plan) bool, checks ...Check) ([]Fix, error) {
+	if f.Trail == nil {
+		return nil, ErrNoRecorder
+	}
+	if err := Validate(checks...); err != nil {
+		return nil, err
+	}
+	var all []Fix
+	for _, c := range checks {
+		r, ok := AsRemediator(c)
+		if !ok {
+			continue
+		}
+		if err := ctx.Err(); err != nil {
+			return all, fmt.Errorf("harden: fix: %w", err)
+		}
+		fix := Fix{Before: Evaluate(ctx, &h.View, c, f.Timeout)}
+		fix.After = fix.Before
+		if fix.Before.Status != StatusFail {
+			continue
+		}
+		fix.Plan, fix.Err = plan(ctx, &h.View, r)
+		if fix.Err == nil && len(fix.Plan.Actions) > 0 && (approve == nil || approve(fix.Before, fix.Plan)) {
+			var after Result
+			after, fix.Err = f.Apply(ctx, h, r, fix.Plan)
+			_, leftover := errors.AsType[*CommitError](fix.Err)
+			fix.Changed = fix.Err == nil || leftover
+			if fix.Changed {
+				fix.After = after
+			}
+		}
+		all = append(all, fix)
+		if fe, ok := errors.AsType[*FixError](fix.Err); ok && !fe.Reverted {
+			return all, fe
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,236 @@
+package harden
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/managemyclaw/hardshell/harden/host"
+)
+
+// A Source lists the subjects of one kind on a machine, such as its
+// containers, for the checks that [Each] binds to it. Make one per kind and
+// share it: the subjects are listed once per audit for each Source.
+//
+// A Source must not be copied or changed after its first use.
+type Source[T any] struct {
+	// Name says in the plural what is listed, such as "containers".
+	Name string
+
+	// List lists the subjects. Its context ends with the audit, not with the
+	// check that happened to ask first. What it returns is shared by all
+	// checks and must not be changed afterwards.
+	List func(context.Context, *host.View) ([]T, error)
+
+	// Subject names one subject in reports, such as "container/web".
+	Subject func(T) string
+}
+
+// All returns the subjects. In the course of one audit they are listed once;
+// see [Share]. It returns early with the error of ctx if that is done.
+func (s *Source[T]) All(ctx context.Context, v *host.View) ([]T, error) {
+	sh, ok := ctx.Value(shareKey{}).(*share)
+	if !ok {
+		return s.list(ctx, v)
+	}
+	c := sh.cell(cellKey{s, v})
+	c.once.Do(func() {
+		c.done = make(chan struct{})
+		go func() {
+			defer close(c.done)
+			subjects, err := s.list(sh.ctx, v)
+			c.value, c.err = subjects, err
+		}()
+	})
+	select {
+	case <-c.done:
+		subjects, _ := c.value.([]T)
+		return subjects, c.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("list %s: %w", s.Name, ctx.Err())
+	}
+}
+
+func (s *Source[T]) list(ctx context.Context, v *host.View) (subjects []T, err error) {
+	defer func() {
+		if err != nil {
+			subjects, err = nil, fmt.Errorf("list %s: %w", s.Name, err)
+		}
+	}()
+	defer recoverTo(&err)
+	return s.List(ctx, v)
+}
+
+// Share returns a context in whose evaluations each [Source] lists its
+// subjects once, and a function that ends the sharing and stops listings that
+// still run. An auditor calls it once per audit. The facts are those of the
+// moment when a check first asked; to see a change, use a new context.
+func Share(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	sh := &share{ctx: ctx, cells: make(map[cellKey]*cell)}
+	return context.WithValue(ctx, shareKey{}, sh), cancel
+}
+
+func shareUnlessShared(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Value(shareKey{}).(*share); ok {
+		return ctx, func() {}
+	}
+	return Share(ctx)
+}
+
+type (
+	shareKey struct{}
+	cellKey  struct {
+		source any
+		view   *host.View
+	}
+	cell struct {
+		once  sync.Once
+		done  chan struct{}
+		value any
+		err   error
+	}
+	share struct {
+		ctx   context.Context // of the audit; see Source.List
+		mu    sync.Mutex
+		cells map[cellKey]*cell
+	}
+)
+
+func (sh *share) cell(k cellKey) *cell {
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	c := sh.cells[k]
+	if c == nil {
+		c = new(cell)
+		sh.cells[k] = c
+	}
+	return c
+}
+
+// Each returns a check that judges every subject of src and joins the
+// verdicts.
+//
+// It fails if any subject fails, with the findings of all of them; findings
+// without a Subject get the name of theirs. Otherwise it is unknown if any
+// subject is: judge returned an error or no verdict, panicked, or passed on
+// evidence below info.Requires. Otherwise it passes if any subject passes, at
+// the level of the weakest, and is not applicable if none applies. No subject
+// at all is unknown, not a pass: nothing was examined.
+//
+// judge should be a pure function of the subject. It is called for one subject
+// after the other and should return soon after its context is done.
+func Each[T any](info Info, src *Source[T], judge func(context.Context, T) (Verdict, error)) Check {
+	return New(info, func(ctx context.Context, v *host.View) (Verdict, error) {
+		subjects, err := src.All(ctx, v)
+		if err != nil {
+			return Verdict{}, err
+		}
+		if len(subjects) == 0 {
+			return Verdict{}, fmt.Errorf("%w: no %s", ErrNoSubject, src.Name)
+		}
+		var j joint
+		for _, s := range subjects {
+			if err := ctx.Err(); err != nil {
+				j.unknown = append(j.unknown, subjectError{"the rest of the " + src.Name, err})
+				break
+			}
+			j.add(info, src.Subject(s), func() (Verdict, error) { return judge(ctx, s) })
+		}
+		return j.verdict()
+	})
+}
+
+// joint joins the verdicts on several subjects.
+type joint struct {
+	findings []Finding
+	unknown  subjectErrors
+	passed   int
+	level    Level
+	evidence []Evidence
+	notes    []string
+}
+
+func (j *joint) add(info Info, subject string, judge func() (Verdict, error)) {
+	v, err := func() (v Verdict, err error) {
+		defer recoverTo(&err)
+		return judge()
+	}()
+	switch {
+	case v.status == StatusFail:
+		for _, f := range v.findings {
+			if f.Subject == "" {
+				f.Subject = subject
+			}
+			j.findings = append(j.findings, f)
+		}
+	case err != nil:
+	case v.status == StatusUnknown:
+		err = errUndecided
+	case v.status == StatusPass && v.level < info.Requires:
+		err = &LevelError{Got: v.level, Requires: info.Requires}
+	case v.status == StatusPass:
+		if j.passed == 0 || v.level < j.level {
+			j.level = v.level
+		}
+		j.passed++
+		j.evidence = append(j.evidence, v.evidence...)
+	default:
+		j.notes = append(j.notes, subject+": "+v.note)
+	}
+	if err != nil {
+		j.unknown = append(j.unknown, subjectError{subject, err})
+	}
+}
+
+func (j *joint) verdict() (Verdict, error) {
+	var err error
+	if len(j.unknown) > 0 {
+		err = j.unknown
+	}
+	switch {
+	case len(j.findings) > 0:
+		return Fail(j.findings[0], j.findings[1:]...), err
+	case err != nil:
+		return Verdict{}, err
+	case j.passed > 0:
+		return Pass(j.evidence[0], j.evidence[1:]...).atMost(j.level), nil
+	}
+	return NotApplicable(strings.Join(slices.Compact(j.notes), "; ")), nil
+}
+
+type subjectError struct {
+	subject string
+	err     error
+}
+
+// subjectErrors says which subjects could not be judged, and why.
+type subjectErrors []subjectError
+
+const maxSubjectErrors = 5
+
+func (e subjectErrors) Error() string {
+	var b strings.Builder
+	for i, s := range e {
+		if i == maxSubjectErrors {
+			fmt.Fprintf(&b, "; and %d more", len(e)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteString("; ")
+		}
+		fmt.Fprintf(&b, "%s: %v", s.subject, s.err)
+	}
+	return b.String()
+}
+
+// Unwrap lets [errors.Is] see every cause.
+func (e subjectErrors) Unwrap() []error {
+	all := make([]error, len(e))
+	for i, s := range e {
+		all[i] = s.err
+	}
+	return all
+}
