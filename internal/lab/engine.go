@@ -9,11 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -141,7 +143,42 @@ func (l *Lab) StopDockerd(ctx context.Context) error {
 
 // KillDockerd ends the engine with SIGKILL. Containers go on without it.
 func (l *Lab) KillDockerd(ctx context.Context) error {
-	return l.end(ctx, syscall.SIGKILL)
+	if err := l.end(ctx, syscall.SIGKILL); err != nil {
+		return err
+	}
+	return l.endContainerd(ctx)
+}
+
+// endContainerd waits for the end of the containerd whose dockerd was killed.
+// The kernel kills it then, but not at once, and a dockerd that finds its
+// predecessor's still there relies on it for good.
+func (l *Lab) endContainerd(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	data, err := os.ReadFile(l.HostPath("/run/docker/containerd/containerd.pid"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		return err
+	}
+	for {
+		// By now the number may be another process's.
+		group, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+		if err != nil || !strings.Contains(string(group), l.id) {
+			return nil
+		}
+		syscall.Kill(pid, syscall.SIGKILL)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("lab: containerd does not end: %w", ctx.Err())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
 }
 
 // RestartDockerd is StopDockerd and StartDockerd.

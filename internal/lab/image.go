@@ -177,8 +177,11 @@ func digest(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (l *Lab) loadImages(ctx context.Context, agentPath string) error {
-	agent, err := os.ReadFile(agentPath)
+func (l *Lab) loadImages(ctx context.Context) error {
+	if l.cfg.NoDocker {
+		return nil
+	}
+	agent, err := os.ReadFile(l.agent)
 	if err != nil {
 		return err
 	}

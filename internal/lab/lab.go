@@ -29,6 +29,7 @@ type Lab struct {
 	cgroup  *os.File // the lab's engine cgroup, for clone3
 	sw      *netns
 	engine  engine
+	agent   string // the compiled program
 	version string
 
 	mu     sync.Mutex
@@ -63,6 +64,7 @@ func Start(ctx context.Context, cfg Config) (_ *Lab, err error) {
 		{"network", l.makeNetwork},
 		{"host files", l.makeHost},
 		{"engine", l.firstDockerd},
+		{"images", l.loadImages},
 	} {
 		l.logf("%s", step.name)
 		if err := step.run(ctx); err != nil {
@@ -78,6 +80,7 @@ func (l *Lab) makeDir(context.Context) (err error) {
 		return err
 	}
 	l.id, l.dir = l.state.id, l.state.path
+	l.logf("this is %s", l.id)
 	return nil
 }
 
@@ -102,10 +105,8 @@ func (l *Lab) firstDockerd(ctx context.Context) error {
 	}()
 	err := l.StartDockerd(ctx)
 	b := <-agent
-	if err := cmp.Or(err, b.err); err != nil {
-		return err
-	}
-	return l.loadImages(ctx, b.path)
+	l.agent = b.path
+	return cmp.Or(err, b.err)
 }
 
 // Close kills everything in the lab and removes it. It does not ask the engine

@@ -18,10 +18,7 @@ import (
 // from $HARDSHELL_RUNC.
 func Start(t testing.TB, cfg lab.Config) *lab.Lab {
 	t.Helper()
-	cfg = FromEnv(cfg)
-	if missing := lab.Missing(cfg); len(missing) > 0 {
-		Skip(t, "no lab: "+strings.Join(missing, "; "))
-	}
+	cfg = Require(t, cfg)
 	l, err := lab.Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -35,6 +32,17 @@ func Start(t testing.TB, cfg lab.Config) *lab.Lab {
 		}
 	})
 	return l
+}
+
+// Require skips the test as [Start] does, starts nothing, and returns the
+// configuration that Start would use.
+func Require(t testing.TB, cfg lab.Config) lab.Config {
+	t.Helper()
+	cfg = FromEnv(cfg)
+	if missing := lab.Missing(cfg); len(missing) > 0 {
+		Skip(t, "no lab: "+strings.Join(missing, "; "))
+	}
+	return cfg
 }
 
 // FromEnv fills what cfg leaves empty from the environment.
