@@ -15,23 +15,52 @@ import (
 	"syscall"
 )
 
-// hostDirs are what the lab's host has of its own; see [Lab.HostPath].
-var hostDirs = []string{"/etc", "/run"}
-
 // makeHost gives the host its own /etc, a copy, and its own /run, empty. With
 // them come the sockets and locks that dockerd, containerd's shims and ufw
 // keep at fixed places.
 func (l *Lab) makeHost(ctx context.Context) error {
-	etc := filepath.Join(l.dir, "etc")
-	if out, err := exec.CommandContext(ctx, "cp", "-a", "/etc", etc).CombinedOutput(); err != nil {
-		return fmt.Errorf("copy /etc: %w: %s", err, strings.TrimSpace(string(out)))
-	}
-	for _, dir := range []string{"run", "run/lock"} {
-		if err := os.Mkdir(filepath.Join(l.dir, dir), 0o755); err != nil {
+	etc, run := filepath.Join(l.dir, "etc"), filepath.Join(l.dir, "run")
+	for _, dir := range []string{etc, run, filepath.Join(run, "lock")} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	// The host begins with an engine that nobody has configured.
+	return onThread(func() (err error) {
+		if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
+			return os.NewSyscallError("unshare", err)
+		}
+		// Mounts made later on the machine appear here too, never the reverse.
+		if err := mount("", "/", "", syscall.MS_REC|syscall.MS_SLAVE); err != nil {
+			return err
+		}
+		// In memory, since a thousand small files take a second on some disks.
+		if err := mount("tmpfs", etc, "tmpfs", syscall.MS_NOSUID|syscall.MS_NODEV); err != nil {
+			return err
+		}
+		// A child of this thread is in its namespaces.
+		if out, err := exec.CommandContext(ctx, "cp", "-a", "/etc/.", etc).CombinedOutput(); err != nil {
+			return fmt.Errorf("copy /etc: %w: %s", err, strings.TrimSpace(string(out)))
+		}
+		if err := l.configureHost(etc); err != nil {
+			return err
+		}
+		if err := mount(etc, "/etc", "", syscall.MS_BIND); err != nil {
+			return err
+		}
+		if err := mount(run, "/run", "", syscall.MS_BIND); err != nil {
+			return err
+		}
+		if l.etc, err = os.Open("/etc"); err != nil {
+			return err
+		}
+		l.Host.mounts, err = os.Open("/proc/thread-self/ns/mnt")
+		return err
+	})
+}
+
+// configureHost makes of a copy of the machine's /etc that of a host whose
+// engine and firewall nobody has configured.
+func (l *Lab) configureHost(etc string) error {
 	docker := filepath.Join(etc, "docker")
 	if err := errors.Join(os.RemoveAll(docker), os.Mkdir(docker, 0o755)); err != nil {
 		return err
@@ -44,27 +73,24 @@ func (l *Lab) makeHost(ctx context.Context) error {
 			return fmt.Errorf("ufw: %w", err)
 		}
 	}
-	return onThread(func() error {
-		if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
-			return os.NewSyscallError("unshare", err)
-		}
-		// Mounts made later on the machine appear here too, never the reverse.
-		if err := mount("", "/", syscall.MS_REC|syscall.MS_SLAVE); err != nil {
-			return err
-		}
-		for _, dir := range hostDirs {
-			if err := mount(filepath.Join(l.dir, dir), dir, syscall.MS_BIND); err != nil {
-				return err
-			}
-		}
-		var err error
-		l.Host.mounts, err = os.Open("/proc/thread-self/ns/mnt")
-		return err
-	})
+	return nil
 }
 
-func mount(source, target string, flags uintptr) error {
-	if err := syscall.Mount(source, target, "", flags, ""); err != nil {
+// HostPath translates an absolute path on the lab's host to one that root can
+// open here while the lab runs. Files under /etc and /run are the host's own,
+// all others are the machine's. A path through a symbolic link to an absolute
+// path, as /var/run is, is not translated: name the target.
+func (l *Lab) HostPath(name string) string {
+	for dir, here := range map[string]string{"/etc": path(l.etc), "/run": filepath.Join(l.dir, "run")} {
+		if rest, ok := strings.CutPrefix(name, dir); ok && (rest == "" || rest[0] == '/') {
+			return here + rest
+		}
+	}
+	return name
+}
+
+func mount(source, target, fstype string, flags uintptr) error {
+	if err := syscall.Mount(source, target, fstype, flags, ""); err != nil {
 		return fmt.Errorf("mount %s: %w", target, err)
 	}
 	return nil

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 )
@@ -28,6 +27,7 @@ type Lab struct {
 	state   *stateDir
 	cgroup  *os.File // the lab's engine cgroup, for clone3
 	sw      *netns
+	etc     *os.File // the host's /etc
 	engine  engine
 	agent   string // the compiled program
 	version string
@@ -133,6 +133,9 @@ func (l *Lab) Close() error {
 	if l.sw != nil {
 		l.sw.Close()
 	}
+	if l.etc != nil {
+		l.etc.Close()
+	}
 	l.state.unlock()
 	l.closed = true
 	return nil
@@ -143,18 +146,6 @@ func (l *Lab) ID() string { return l.id }
 
 // Dir is the lab's directory, which only root can enter. It goes with the lab.
 func (l *Lab) Dir() string { return l.dir }
-
-// HostPath translates an absolute path on the lab's host to one that can be
-// opened here: files under /etc and /run are the host's own, all others are
-// the machine's.
-func (l *Lab) HostPath(path string) string {
-	for _, own := range hostDirs {
-		if path == own || strings.HasPrefix(path, own+"/") {
-			return filepath.Join(l.dir, path)
-		}
-	}
-	return path
-}
 
 func (l *Lab) logf(format string, args ...any) {
 	if l.cfg.Log != nil {
