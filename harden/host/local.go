@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -74,6 +75,10 @@ func (localRunner) Run(ctx context.Context, c Command) (Output, error) {
 	case ctx.Err() != nil:
 		return out, fmt.Errorf("host: %s: %w", c.Name, ctx.Err())
 	}
+	if errors.Is(err, fs.ErrNotExist) && !errors.Is(err, exec.ErrNotFound) {
+		// A name with a slash is not looked up, so package exec says no more than ENOENT.
+		return out, fmt.Errorf("host: %w: %w", exec.ErrNotFound, err)
+	}
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		text := out.Stderr
 		if len(text) > maxExitText {
@@ -102,13 +107,17 @@ func (l *limited) Write(p []byte) (int, error) {
 type localWriter struct{}
 
 func (localWriter) WriteFile(name string, data []byte, perm fs.FileMode) (err error) {
-	if _, err := relative("write", name); err != nil {
+	name, err = cleaned("write", name)
+	if err != nil {
 		return err
 	}
 	// Write through a symbolic link to the file it stands for, as an editor
 	// would, instead of replacing the link.
 	target, err := filepath.EvalSymlinks(name)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(name); err == nil {
+			return &fs.PathError{Op: "write", Path: name, Err: fmt.Errorf("%w: dangling symbolic link", fs.ErrInvalid)}
+		}
 		target = name
 	} else if err != nil {
 		return err
@@ -121,7 +130,7 @@ func (localWriter) WriteFile(name string, data []byte, perm fs.FileMode) (err er
 		if !old.Mode().IsRegular() {
 			return &fs.PathError{Op: "write", Path: name, Err: fmt.Errorf("%w: not a regular file", fs.ErrInvalid)}
 		}
-		perm = old.Mode().Perm()
+		perm = old.Mode()
 	}
 	dir := filepath.Dir(target)
 	tmp, err := os.CreateTemp(dir, ".hardshell-*")
@@ -153,13 +162,21 @@ func (localWriter) WriteFile(name string, data []byte, perm fs.FileMode) (err er
 }
 
 func (localWriter) Remove(name string) error {
-	if _, err := relative("remove", name); err != nil {
+	name, err := cleaned("remove", name)
+	if err != nil {
 		return err
 	}
 	if err := os.Remove(name); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(name))
+}
+
+// cleaned returns name without dot-dot elements, so that a path means the same
+// file to a Writer as to a View.
+func cleaned(op, name string) (string, error) {
+	rel, err := relative(op, name)
+	return filepath.Clean("/" + rel), err
 }
 
 // syncDir makes a rename or removal in dir durable.
@@ -192,8 +209,8 @@ func privilegesOf(status string) (Privilege, bool) {
 		if !ok {
 			continue
 		}
-		var caps uint64
-		if _, err := fmt.Sscanf(strings.TrimSpace(hex), "%x", &caps); err != nil {
+		caps, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+		if err != nil {
 			return 0, false
 		}
 		has := func(c int) bool { return caps&(1<<c) != 0 }
