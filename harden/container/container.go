@@ -64,6 +64,9 @@ type EngineInfo struct {
 
 	// CgroupVersion is "1" or "2"; empty if the engine does not say.
 	CgroupVersion string
+
+	// ID tells engines apart, however their address is spelt. It may be empty.
+	ID string
 }
 
 // Settings are what an engine says of one container. They hold no secret: of
@@ -77,6 +80,14 @@ type Settings struct {
 	State  string // "running", "paused", "restarting", "exited", "created", …
 	PID    int    // of its first process, as the engine's machine numbers it; zero if none
 	Health string // "healthy", "unhealthy", "starting", or "" without a health check
+
+	HealthCheck *HealthCheck // nil if there is none
+
+	AutoRemove bool // the engine removes it when it stops
+	// ManagedBy is what made the container and would make it again, such as
+	// "compose project openclaw", "swarm" or "kubernetes". Empty if nothing is
+	// known to.
+	ManagedBy string
 
 	User     string   // as asked for; empty means that of the image, which is root
 	GroupAdd []string // groups added to the user's
@@ -108,8 +119,9 @@ type Settings struct {
 	CgroupParent      string
 	RestartPolicy     string
 
-	Memory    int64 // bytes; zero means no limit
-	PidsLimit int64 // zero or negative means no limit
+	Memory     int64 // bytes; zero means no limit
+	MemorySwap int64 // bytes of memory and swap together; negative means no limit
+	PidsLimit  int64 // zero or negative means no limit
 
 	Mounts   []Mount
 	Ports    []Port
@@ -123,6 +135,12 @@ type Settings struct {
 // Running reports whether the container has processes.
 func (s *Settings) Running() bool {
 	return s.PID > 0 && (s.State == "running" || s.State == "paused" || s.State == "restarting")
+}
+
+// A HealthCheck says how an engine finds out whether a container is well.
+type HealthCheck struct {
+	Interval, Timeout, StartPeriod time.Duration
+	Retries                        int
 }
 
 // A Mount is a mount that an engine was asked for.
