@@ -123,7 +123,7 @@ func TestBadEngine(t *testing.T) {
 func TestInterruptedStart(t *testing.T) {
 	t.Parallel()
 	cfg := labtest.Require(t, lab.Config{})
-	for _, step := range []string{"cgroup", "network", "host files", "engine", "images"} {
+	for _, step := range []string{"cgroup", "network", "host files", "runtime", "engine", "images"} {
 		t.Run(step, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			log := idLog{at: step, do: cancel}

@@ -88,9 +88,6 @@ func (l *Lab) StartDockerd(ctx context.Context) error {
 		"--cgroup-parent=/" + l.id,
 		"--exec-opt=native.cgroupdriver=cgroupfs",
 	}
-	if l.cfg.Runc != "" {
-		args = append(args, "--add-runtime=hardshell="+l.cfg.Runc, "--default-runtime=hardshell")
-	}
 	args = append(args, l.cfg.DockerdArgs...)
 
 	logFile, err := os.OpenFile(filepath.Join(l.dir, "dockerd.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
@@ -100,7 +97,10 @@ func (l *Lab) StartDockerd(ctx context.Context) error {
 	defer logFile.Close()
 	// The engine does not end with ctx.
 	cmd := l.Host.Command(context.WithoutCancel(ctx), path, args...)
-	cmd.Env = []string{"HOME=/root", "PATH=" + filepath.Dir(path) + ":" + os.Getenv("PATH")}
+	cmd.Env = []string{
+		"HOME=/root",
+		"PATH=" + strings.Join([]string{filepath.Join(l.dir, "bin"), filepath.Dir(path), os.Getenv("PATH")}, ":"),
+	}
 	cmd.Stdout, cmd.Stderr = logFile, logFile
 	if err := cmd.Start(); err != nil {
 		return err

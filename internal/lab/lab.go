@@ -3,7 +3,6 @@
 package lab
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -63,6 +62,7 @@ func Start(ctx context.Context, cfg Config) (_ *Lab, err error) {
 		{"cgroup", l.makeCgroup},
 		{"network", l.makeNetwork},
 		{"host files", l.makeHost},
+		{"runtime", l.makeRuntime},
 		{"engine", l.firstDockerd},
 		{"images", l.loadImages},
 	} {
@@ -93,20 +93,7 @@ func (l *Lab) firstDockerd(ctx context.Context) error {
 	if l.cfg.NoDocker {
 		return nil
 	}
-	// The agent is compiled, if it must be, while the engine starts.
-	type built struct {
-		path string
-		err  error
-	}
-	agent := make(chan built, 1)
-	go func() {
-		path, err := AgentBinary(ctx)
-		agent <- built{path, err}
-	}()
-	err := l.StartDockerd(ctx)
-	b := <-agent
-	l.agent = b.path
-	return cmp.Or(err, b.err)
+	return l.StartDockerd(ctx)
 }
 
 // Close kills everything in the lab and removes it. It does not ask the engine

@@ -249,6 +249,36 @@ func TestContainersAreVisible(t *testing.T) {
 	}
 }
 
+// A privileged container starts, also where the machine itself lacks
+// capabilities, and is privileged.
+func TestPrivileged(t *testing.T) {
+	t.Parallel()
+	l := labtest.Start(t, lab.Config{})
+	docker(t, l, "run", "-d", "--name=free", "--privileged", lab.AgentImage)
+	docker(t, l, "run", "-d", "--name=plain", "--cap-add=ALL", lab.AgentImage)
+	for _, test := range []struct {
+		container, verb string
+		args            []string
+		ok              bool
+	}{
+		{"free", "mount", []string{"/tmp"}, true},
+		{"free", "stat", []string{"/dev/kmsg"}, true}, // it has the machine's devices
+		{"free", "unshare", []string{"net"}, true},
+		{"plain", "hostname", []string{"renamed"}, true},
+		{"plain", "stat", []string{"/dev/kmsg"}, false},
+	} {
+		if a := do(t, l, test.container, test.verb, test.args...); a.OK != test.ok {
+			t.Errorf("%s: %s %q: %v", test.container, test.verb, test.args, a)
+		}
+	}
+	if out := docker(t, l, "exec", "--privileged", "plain", "/agent", "do", "whoami"); !strings.Contains(out, `"ok":true`) {
+		t.Error(out)
+	}
+	if out := docker(t, l, "inspect", "-f", "{{.HostConfig.Privileged}} {{.HostConfig.Runtime}}", "free"); out != "true runc" {
+		t.Error(out)
+	}
+}
+
 // Two labs, in the same process, have the same addresses and nothing else in
 // common.
 func TestTwoLabs(t *testing.T) {

@@ -9,6 +9,7 @@
 //	agent verbs
 //	agent health
 //	agent sleep SECONDS
+//	agent runtime RUNC [ARG]...
 //
 // "serve" answers GET /healthz, and /do?verb=VERB&arg=…&arg=… with what "agent
 // do VERB ARG…" prints: a JSON object with "ok", "error" and "result". The exit
@@ -28,7 +29,7 @@ import (
 
 func main() {
 	if len(os.Args) < 2 {
-		fatal(2, "usage: agent serve|do|verbs|health|sleep …")
+		fatal(2, "usage: agent serve|do|verbs|health|sleep|runtime …")
 	}
 	args := os.Args[2:]
 	switch os.Args[1] {
@@ -54,6 +55,11 @@ func main() {
 		}
 	case "health":
 		health()
+	case "runtime":
+		if len(args) == 0 {
+			fatal(2, "usage: agent runtime RUNC [ARG]...")
+		}
+		runtime(args)
 	case "sleep":
 		if len(args) != 1 {
 			fatal(2, "usage: agent sleep SECONDS")

@@ -4,7 +4,7 @@ package main
 
 import (
 	"os"
-	"runtime"
+	goruntime "runtime"
 	"strconv"
 	"syscall"
 )
@@ -106,7 +106,7 @@ func raw(trap, a, b, c uintptr) error {
 func onThread(f func() error) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // never unlocked
+		goruntime.LockOSThread() // never unlocked
 		done <- f()
 	}()
 	return <-done

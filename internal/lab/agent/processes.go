@@ -88,7 +88,7 @@ func spawn(args []string) (any, error) {
 }
 
 // status parses the lines of /proc/PID/status that say who a process is.
-func status(file string) (any, error) {
+func status(file string) (map[string]string, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
 		return nil, err
