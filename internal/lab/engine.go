@@ -87,6 +87,7 @@ func (l *Lab) StartDockerd(ctx context.Context) error {
 		"--host=unix:///run/docker.sock",
 		"--cgroup-parent=/" + l.id,
 		"--exec-opt=native.cgroupdriver=cgroupfs",
+		"--log-level=warn", // for a later one in DockerdArgs, that holds
 	}
 	args = append(args, l.cfg.DockerdArgs...)
 
