@@ -8,6 +8,10 @@ type Kernel struct {
 	// its cgroup or its process namespace, however they got there.
 	Processes []Process
 
+	// UID and GID are those of Settings.User in the container's passwd and
+	// group files. They are negative if the files do not say.
+	UID, GID int64
+
 	// Trees are the mount trees of the container's mount namespaces, the
 	// first process's first.
 	Trees []Tree

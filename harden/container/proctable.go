@@ -1,0 +1,148 @@
+package container
+
+import (
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/managemyclaw/hardshell/harden/host"
+	"github.com/managemyclaw/hardshell/internal/procfs"
+)
+
+// A proc is what the process table says of one process.
+type proc struct {
+	pid, ppid int
+	name      string
+	cgroups   []procfs.CgroupEntry
+	pidns     uint64
+	netns     uint64
+}
+
+// procTable is the processes of a machine.
+type procTable struct {
+	procs    map[int]*proc
+	children map[int][]int
+}
+
+// readProcTable reads every process that there is. A process that ends
+// meanwhile is left out; one that may not be examined is an error, for then
+// nobody knows what it is part of.
+func readProcTable(v *host.View) (*procTable, error) {
+	entries, err := v.ReadDir("/proc")
+	if err != nil {
+		return nil, err
+	}
+	t := &procTable{procs: make(map[int]*proc), children: make(map[int][]int)}
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil {
+			continue
+		}
+		p, err := readProc(v, pid)
+		if gone(err) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		t.procs[pid] = p
+		t.children[p.ppid] = append(t.children[p.ppid], pid)
+	}
+	return t, nil
+}
+
+func readProc(v *host.View, pid int) (*proc, error) {
+	dir := procDir(pid)
+	stat, err := v.ReadFile(dir + "/stat")
+	if err != nil {
+		return nil, err
+	}
+	p := &proc{pid: pid}
+	if p.name, p.ppid, err = parseStat(string(stat)); err != nil {
+		return nil, err
+	}
+	data, err := v.ReadFile(dir + "/cgroup")
+	if err != nil {
+		return nil, err
+	}
+	if p.cgroups, err = procfs.ParseCgroup(data); err != nil {
+		return nil, fmt.Errorf("%s: %w", dir, err)
+	}
+	if p.pidns, err = namespace(v, dir, "pid"); err != nil {
+		return nil, err
+	}
+	p.netns, err = namespace(v, dir, "net")
+	return p, err
+}
+
+// parseStat returns the name and the parent of /proc/PID/stat. The name is in
+// parentheses and may itself hold some.
+func parseStat(s string) (name string, ppid int, err error) {
+	open, end := strings.IndexByte(s, '('), strings.LastIndexByte(s, ')')
+	if open < 0 || end < open {
+		return "", 0, fmt.Errorf("stat: malformed: %q", s)
+	}
+	f := strings.Fields(s[end+1:])
+	if len(f) < 2 {
+		return "", 0, fmt.Errorf("stat: malformed: %q", s)
+	}
+	ppid, err = strconv.Atoi(f[1])
+	return s[open+1 : end], ppid, err
+}
+
+// namespace returns the inode number of one of a process's namespaces.
+func namespace(v *host.View, dir, kind string) (uint64, error) {
+	link, err := v.ReadLink(dir + "/ns/" + kind)
+	if err != nil {
+		return 0, err
+	}
+	// kind:[4026531836]
+	_, rest, ok := strings.Cut(link, ":[")
+	if !ok {
+		return 0, fmt.Errorf("%s/ns/%s: malformed link %q: %w", dir, kind, link, fs.ErrInvalid)
+	}
+	return strconv.ParseUint(strings.TrimSuffix(rest, "]"), 10, 64)
+}
+
+func procDir(pid int) string { return "/proc/" + strconv.Itoa(pid) }
+
+// inCgroupOf reports whether a process is in the cgroup of a container: the
+// engines name it, or its scope, after the container's id.
+func (p *proc) inCgroupOf(id string) bool {
+	return slices.ContainsFunc(p.cgroups, func(e procfs.CgroupEntry) bool { return strings.Contains(e.Path, id) })
+}
+
+// members returns the processes of the container whose first process is init:
+// those in its cgroup, those in its process namespace unless that is the
+// machine's, and what descends from any of them. It is sorted.
+func (t *procTable) members(id string, init int, hostPIDs []uint64) []int {
+	first := t.procs[init]
+	if first == nil {
+		return nil
+	}
+	own := !slices.Contains(hostPIDs, first.pidns)
+	in := make(map[int]bool)
+	var add func(pid int)
+	add = func(pid int) {
+		if in[pid] {
+			return
+		}
+		in[pid] = true
+		for _, c := range t.children[pid] {
+			add(c)
+		}
+	}
+	for pid, p := range t.procs {
+		if pid == init || p.inCgroupOf(id) || own && p.pidns == first.pidns {
+			add(pid)
+		}
+	}
+	all := make([]int, 0, len(in))
+	for pid := range in {
+		all = append(all, pid)
+	}
+	slices.Sort(all)
+	return all
+}
