@@ -127,7 +127,9 @@ func judgePorts(p Profile) judge {
 		for _, l := range c.Host.Listeners {
 			proxy := l.Name == "docker-proxy" || l.Name == "rootlessport" || l.Name == "rootlesskit"
 			if proxy && slices.Contains(ports, l.Addr.Port()) && !local(l.Addr.Addr().String(), p.Publish) &&
-				!slices.ContainsFunc(v, func(f harden.Finding) bool { return strings.Contains(f.Evidence[0].Observed, ":"+strconv.Itoa(int(l.Addr.Port()))+"->") }) {
+				!slices.ContainsFunc(v, func(f harden.Finding) bool {
+					return strings.Contains(f.Evidence[0].Observed, ":"+strconv.Itoa(int(l.Addr.Port()))+"->")
+				}) {
 				v.add(id+".proxy", 0, remedy, fmt.Sprintf("%s listens for it on %s", l.Name, l.Addr),
 					inspected("/proc/net/"+l.Protocol, l.Addr.String()+" "+l.Name, "loopback"))
 			}
