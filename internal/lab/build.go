@@ -35,8 +35,18 @@ func AgentBinary(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+	dir := filepath.Dir(file)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return "", err
+	}
+	// Under sudo the home directory may still be somebody else's, who could
+	// then choose what root runs.
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return "", err
+	}
+	if s := info.Sys().(*syscall.Stat_t); int(s.Uid) != os.Geteuid() || info.Mode().Perm()&0o022 != 0 || !info.IsDir() {
+		return "", fmt.Errorf("lab: %s is not ours alone: %v, uid %d", dir, info.Mode(), s.Uid)
 	}
 	// One compiles, the others wait: it takes all processors for a while.
 	lock, err := os.OpenFile(file+".lock", os.O_CREATE|os.O_RDWR, 0o600)

@@ -22,6 +22,10 @@
 // in; see [Lab.HostPath]. Processes are in the ordinary PID namespace, so that
 // /proc/PID/root of a container can be read from outside.
 //
+// The kernel is the machine's. Using a lab may make it load modules, and on one
+// with AppArmor the engine loads the profile docker-default if no other engine
+// has; both stay.
+//
 // # What a lab leaves
 //
 // Nothing. Everything the lab makes is either held by a file descriptor of the

@@ -29,9 +29,10 @@ const (
 
 // engine is the dockerd process, if there is one.
 type engine struct {
-	mu   sync.Mutex
-	cmd  *exec.Cmd
-	done chan struct{} // closed once cmd has been waited for
+	mu      sync.Mutex
+	cmd     *exec.Cmd
+	done    chan struct{} // closed once cmd has been waited for
+	version string
 }
 
 func (e *engine) running() (*exec.Cmd, chan struct{}) {
@@ -50,7 +51,11 @@ func (e *engine) wait() {
 func (l *Lab) DockerHost() string { return "unix://" + l.HostPath("/run/docker.sock") }
 
 // EngineVersion is what the engine says its version is, such as "20.10.24".
-func (l *Lab) EngineVersion() string { return l.version }
+func (l *Lab) EngineVersion() string {
+	l.engine.mu.Lock()
+	defer l.engine.mu.Unlock()
+	return l.engine.version
+}
 
 // DockerdPID is the process number of the engine, 0 when it is stopped.
 func (l *Lab) DockerdPID() int {
@@ -87,7 +92,7 @@ func (l *Lab) StartDockerd(ctx context.Context) error {
 		"--host=unix:///run/docker.sock",
 		"--cgroup-parent=/" + l.id,
 		"--exec-opt=native.cgroupdriver=cgroupfs",
-		"--log-level=warn", // for a later one in DockerdArgs, that holds
+		"--log-level=warn", // a later one, in DockerdArgs, holds
 	}
 	args = append(args, l.cfg.DockerdArgs...)
 
@@ -130,7 +135,10 @@ func (l *Lab) StartDockerd(ctx context.Context) error {
 			<-done
 			return err
 		case <-tick.C:
-			if l.version, err = l.askVersion(ctx); err == nil {
+			if version, err := l.askVersion(ctx); err == nil {
+				l.engine.mu.Lock()
+				l.engine.version = version
+				l.engine.mu.Unlock()
 				return nil
 			}
 		}

@@ -20,16 +20,15 @@ type Lab struct {
 	// say that it can send it frames for any address.
 	Host, Internet, Neighbour *Machine
 
-	id      string
-	dir     string
-	cfg     Config
-	state   *stateDir
-	cgroup  *os.File // the lab's engine cgroup, for clone3
-	sw      *netns
-	etc     *os.File // the host's /etc
-	engine  engine
-	agent   string // the compiled program
-	version string
+	id     string
+	dir    string
+	cfg    Config
+	state  *stateDir
+	cgroup *os.File // the lab's engine cgroup, for clone3
+	sw     *netns
+	etc    *os.File // the host's /etc
+	engine engine
+	agent  string // the compiled program
 
 	mu     sync.Mutex
 	closed bool

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -304,6 +305,34 @@ func TestTwoLabs(t *testing.T) {
 	}
 }
 
+// Labs start, sweep and close at the same time without harm to each other.
+func TestManyLabs(t *testing.T) {
+	t.Parallel()
+	cfg := labtest.Require(t, lab.Config{NoDocker: true})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 5 {
+				l, err := lab.Start(t.Context(), cfg)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if out, err := l.Host.Command(t.Context(), "cat", "/etc/resolv.conf").Output(); err != nil || !strings.Contains(string(out), "198.51.100.10") {
+					t.Errorf("%q, %v", out, err)
+				}
+				if err := l.Close(); err != nil {
+					t.Error(err)
+				}
+				if left := remains(l.ID()); len(left) > 0 {
+					t.Errorf("left: %q", left)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 // Whatever happens in a lab, the machine it runs on stays as it was. Not
 // parallel, so that what changes is the lab's doing; other labs change nothing
 // either.
@@ -360,12 +389,16 @@ func machineState(t *testing.T) map[string]string {
 			state[strings.Join(argv, " ")] = string(out)
 		}
 	}
-	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{
+		"/proc/self/mountinfo", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding",
+		"/proc/sys/net/ipv4/conf/all/route_localnet", "/proc/sys/net/bridge/bridge-nf-call-iptables",
+		"/proc/sys/kernel/keys/root_maxkeys", "/proc/sys/kernel/hostname",
+	} {
+		if data, err := os.ReadFile(name); err == nil {
+			state[name] = string(data)
+		}
 	}
-	state["mounts"] = string(mounts)
-	err = filepath.WalkDir("/etc", func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir("/etc", func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}

@@ -51,8 +51,16 @@ func newStateDir() (_ *stateDir, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.owner, err = lockOwner(s.path, os.O_CREATE|os.O_EXCL); err != nil {
-		return nil, errors.Join(err, os.RemoveAll(s.path))
+	// The file gets its name when it is locked, lest a sweep lock it first.
+	name := filepath.Join(s.path, "owner")
+	s.owner, err = lock(name+".new", os.O_CREATE|os.O_EXCL)
+	if err == nil {
+		err = os.Rename(name+".new", name)
+	}
+	if err != nil {
+		err = errors.Join(err, os.RemoveAll(s.path))
+		os.Remove(baseDir)
+		return nil, err
 	}
 	fmt.Fprintf(s.owner, "%d\n", os.Getpid()) // for people; the lock is what counts
 	return s, nil
@@ -64,10 +72,10 @@ func (s *stateDir) unlock() {
 
 var errAlive = errors.New("its owner lives")
 
-// lockOwner returns errAlive if another process, or another lab of this one,
-// holds the lock.
-func lockOwner(dir string, flag int) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(dir, "owner"), os.O_RDWR|flag, 0o600)
+// lock returns errAlive if another process, or another lab of this one, holds
+// the lock.
+func lock(name string, flag int) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|flag, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +118,7 @@ func Sweep() (removed []string, err error) {
 
 func sweep(e fs.DirEntry) (bool, error) {
 	dir := filepath.Join(baseDir, e.Name())
-	owner, err := lockOwner(dir, 0)
+	owner, err := lock(filepath.Join(dir, "owner"), 0)
 	switch {
 	case errors.Is(err, errAlive):
 		return false, nil
