@@ -56,7 +56,7 @@ func Evaluate(ctx context.Context, v *host.View, c Check, timeout time.Duration)
 		}
 		slices.SortStableFunc(res.Findings, func(a, b Finding) int { return int(b.Severity - a.Severity) })
 		if err != nil { // seen is seen; say what was not
-			res.Detail = err.Error()
+			_, res.Detail = explain(err)
 		}
 		return res
 	case err != nil:
@@ -67,7 +67,7 @@ func Evaluate(ctx context.Context, v *host.View, c Check, timeout time.Duration)
 	}
 	if err != nil {
 		res.Status, res.Level = StatusUnknown, LevelDeclared
-		res.Reason, res.Detail = reasonFor(err), err.Error()
+		res.Reason, res.Detail = explain(err)
 	}
 	return res
 }
@@ -117,6 +117,17 @@ func run(ctx context.Context, v *host.View, c Check, info Info, timeout time.Dur
 			return Verdict{}, fmt.Errorf("check abandoned: %w", ctx.Err())
 		}
 	}
+}
+
+// explain names the reason for an error of a check, and words it. The methods
+// of the error are the check's code too, and may panic.
+func explain(err error) (reason Reason, detail string) {
+	defer func() {
+		if p := recover(); p != nil {
+			reason, detail = ReasonPanic, fmt.Sprintf("panic in the error of the check: %v", p)
+		}
+	}()
+	return reasonFor(err), err.Error()
 }
 
 // recoverTo is deferred; it turns a panic into a [*PanicError] in *err.

@@ -75,7 +75,10 @@ func (e *CommitError) Unwrap() error { return e.Err }
 // Apply takes the actions of p in order and then runs r again, whose result it
 // returns. If r passes, the actions are committed. Otherwise Apply reverts
 // what it did, last action first, also when ctx has ended, and returns a
-// [*FixError].
+// [*FixError]. An action that panicked is reverted as well, for it may have got
+// half-way; if it refuses, the FixError says that undoing failed.
+//
+// The check examines the machine anew, also in a context of [Share].
 func (f *Fixer) Apply(ctx context.Context, h *host.Host, r Remediator, p Plan) (Result, error) {
 	if f.Trail == nil {
 		return Result{}, ErrNoRecorder
@@ -84,21 +87,28 @@ func (f *Fixer) Apply(ctx context.Context, h *host.Host, r Remediator, p Plan) (
 	if err != nil {
 		return Result{}, err
 	}
+	if h == nil {
+		h = new(host.Host)
+	}
 	id := info.ID
 	var done []Action
 	for _, a := range p.Actions {
-		if err := f.record(ctx, "remedy.apply", id, a, "begin", nil); err != nil {
+		err := ctx.Err()
+		if err == nil {
+			err = f.record(ctx, "remedy.apply", id, a, "begin", nil)
+		}
+		if err != nil {
 			return Result{}, f.revert(ctx, h, id, done, err)
 		}
-		err := contain(func() error { return a.Apply(ctx, h) })
-		if err == nil {
+		err = contain(func() error { return a.Apply(ctx, h) })
+		if _, panicked := errors.AsType[*PanicError](err); err == nil || panicked {
 			done = append(done, a) // before recording: a lost record must not lose the action
 		}
 		if err := errors.Join(err, f.record(ctx, "remedy.apply", id, a, outcome(err), err)); err != nil {
 			return Result{}, f.revert(ctx, h, id, done, err)
 		}
 	}
-	res := Evaluate(ctx, &h.View, r, f.Timeout)
+	res := evaluateAnew(ctx, &h.View, r, f.Timeout)
 	if res.Status != StatusPass {
 		return res, f.revert(ctx, h, id, done, notEffective(res))
 	}
@@ -115,6 +125,13 @@ func (f *Fixer) Apply(ctx context.Context, h *host.Host, r Remediator, p Plan) (
 		return res, &CommitError{ID: id, Err: err}
 	}
 	return res, nil
+}
+
+// evaluateAnew evaluates c on facts that are listed now, whatever is shared.
+func evaluateAnew(ctx context.Context, v *host.View, c Check, timeout time.Duration) Result {
+	ctx, done := Share(ctx)
+	defer done()
+	return Evaluate(ctx, v, c, timeout)
 }
 
 func notEffective(res Result) error {
@@ -158,7 +175,7 @@ func (f *Fixer) record(ctx context.Context, kind, id string, a Action, outcome s
 		return nil
 	})
 	if cause != nil {
-		e.Message = cause.Error()
+		_, e.Message = explain(cause)
 	}
 	if err = errors.Join(err, contain(func() error { return f.Trail.Record(ctx, e) })); err != nil {
 		return fmt.Errorf("harden: record %s: %w", kind, err)
@@ -196,7 +213,7 @@ func Propose(ctx context.Context, v *host.View, timeout time.Duration, checks ..
 	var all []Proposal
 	seen := make(map[Change]bool)
 	for _, c := range checks {
-		r, ok := AsRemediator(c)
+		r, ok := withRemedy(c)
 		if !ok {
 			continue
 		}
@@ -205,15 +222,47 @@ func Propose(ctx context.Context, v *host.View, timeout time.Duration, checks ..
 			continue
 		}
 		p.Plan, p.Err = plan(ctx, v, r)
+		var changes []Change
 		p.Plan.Actions = slices.DeleteFunc(slices.Clone(p.Plan.Actions), func(a Action) bool {
-			ch := a.Change()
-			was := seen[ch]
-			seen[ch] = true
-			return was
+			var ch Change
+			if err := contain(func() error { ch = a.Change(); return nil }); err != nil {
+				p.Err = errors.Join(p.Err, fmt.Errorf("harden: describe an action: %w", err))
+				return false
+			}
+			changes = append(changes, ch)
+			return seen[ch]
 		})
+		for _, ch := range changes {
+			seen[ch] = true
+		}
 		all = append(all, p)
 	}
 	return all
+}
+
+// remedied is a check with the remedy of one that it wraps.
+type remedied struct {
+	Check
+
+	remedy Remediator
+}
+
+func (r remedied) Plan(ctx context.Context, v *host.View) (Plan, error) { return r.remedy.Plan(ctx, v) }
+
+// withRemedy returns c as a Remediator that is judged by c itself, which may
+// ask more than the check whose remedy it has.
+func withRemedy(c Check) (Remediator, bool) {
+	if r, ok := c.(Remediator); ok {
+		return r, true
+	}
+	r, ok := AsRemediator(c)
+	return remedied{c, r}, ok
+}
+
+func planAnew(ctx context.Context, v *host.View, r Remediator) (Plan, error) {
+	ctx, done := Share(ctx)
+	defer done()
+	return plan(ctx, v, r)
 }
 
 func plan(ctx context.Context, v *host.View, r Remediator) (p Plan, err error) {
@@ -242,21 +291,24 @@ func (f *Fixer) Fix(ctx context.Context, h *host.Host, approve func(Result, Plan
 	if err := Validate(checks...); err != nil {
 		return nil, err
 	}
+	if h == nil {
+		h = new(host.Host)
+	}
 	var all []Fix
 	for _, c := range checks {
-		r, ok := AsRemediator(c)
+		r, ok := withRemedy(c)
 		if !ok {
 			continue
 		}
 		if err := ctx.Err(); err != nil {
 			return all, fmt.Errorf("harden: fix: %w", err)
 		}
-		fix := Fix{Before: Evaluate(ctx, &h.View, c, f.Timeout)}
+		fix := Fix{Before: evaluateAnew(ctx, &h.View, c, f.Timeout)}
 		fix.After = fix.Before
 		if fix.Before.Status != StatusFail {
 			continue
 		}
-		fix.Plan, fix.Err = plan(ctx, &h.View, r)
+		fix.Plan, fix.Err = planAnew(ctx, &h.View, r)
 		if fix.Err == nil && len(fix.Plan.Actions) > 0 && (approve == nil || approve(fix.Before, fix.Plan)) {
 			var after Result
 			after, fix.Err = f.Apply(ctx, h, r, fix.Plan)

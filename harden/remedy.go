@@ -129,26 +129,48 @@ func (e EditFile) Revert(_ context.Context, h *host.Host) error {
 }
 
 func replaceFile(h *host.Host, name string, from, to []byte, perm fs.FileMode) error {
-	now, err := h.ReadFile(name)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		now = nil
-	case err != nil:
+	now, err := contents(h, name)
+	if err != nil {
 		return err
-	case now == nil:
-		now = []byte{}
 	}
-	if (now == nil) != (from == nil) || !bytes.Equal(now, from) {
+	if !same(now, from) {
 		return fmt.Errorf("%s: %w", name, ErrStale)
-	}
-	if to == nil {
-		if from == nil {
-			return nil
-		}
-		return h.Remove(name)
 	}
 	if perm == 0 {
 		perm = 0o600
 	}
-	return h.WriteFile(name, to, perm)
+	err = putFile(h, name, from, to, perm)
+	if err == nil {
+		return nil
+	}
+	// It may have failed after the fact, when the change was to be made durable.
+	if now, readErr := contents(h, name); readErr == nil && same(now, to) {
+		err = errors.Join(err, putFile(h, name, to, from, perm))
+	}
+	return err
+}
+
+// contents returns what is in a file, nil if there is none.
+func contents(h *host.Host, name string) ([]byte, error) {
+	data, err := h.ReadFile(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil
+	case err == nil && data == nil:
+		return []byte{}, nil
+	}
+	return data, err
+}
+
+func same(a, b []byte) bool { return (a == nil) == (b == nil) && bytes.Equal(a, b) }
+
+// putFile changes the contents of a file, or creates or removes it.
+func putFile(h *host.Host, name string, from, to []byte, perm fs.FileMode) error {
+	switch {
+	case to != nil:
+		return h.WriteFile(name, to, perm)
+	case from != nil:
+		return h.Remove(name)
+	}
+	return nil
 }

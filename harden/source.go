@@ -69,8 +69,9 @@ func (s *Source[T]) list(ctx context.Context, v *host.View) (subjects []T, err e
 // moment when a check first asked; to see a change, use a new context.
 func Share(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
-	sh := &share{ctx: ctx, cells: make(map[cellKey]*cell)}
-	return context.WithValue(ctx, shareKey{}, sh), cancel
+	sh := &share{cells: make(map[cellKey]*cell)}
+	sh.ctx = context.WithValue(ctx, shareKey{}, sh) // a source may ask another
+	return sh.ctx, cancel
 }
 
 func shareUnlessShared(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -137,10 +138,21 @@ func Each[T any](info Info, src *Source[T], judge func(context.Context, T) (Verd
 				j.unknown = append(j.unknown, subjectError{"the rest of the " + src.Name, err})
 				break
 			}
-			j.add(info, src.Subject(s), func() (Verdict, error) { return judge(ctx, s) })
+			j.add(info, nameOf(src, s), func() (Verdict, error) { return judge(ctx, s) })
 		}
 		return j.verdict()
 	})
+}
+
+// nameOf keeps a subject that cannot be named from hiding the verdicts on the
+// others.
+func nameOf[T any](src *Source[T], subject T) (name string) {
+	defer func() {
+		if p := recover(); p != nil {
+			name = fmt.Sprintf("one of the %s (naming it: panic: %v)", src.Name, p)
+		}
+	}()
+	return src.Subject(subject)
 }
 
 // joint joins the verdicts on several subjects.

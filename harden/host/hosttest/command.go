@@ -94,9 +94,13 @@ type runner struct {
 }
 
 func (r runner) Run(ctx context.Context, c host.Command) (host.Output, error) {
-	reply, err := r.begin(c)
-	if err == nil {
-		err = ctx.Err()
+	reply, failure := r.begin(c)
+	err := ctx.Err()
+	if err == nil && !failure.after {
+		err = failure.err
+	}
+	if err == nil && reply.Err != nil {
+		err = reply.Err
 	}
 	if err == nil && reply.Hang {
 		<-ctx.Done()
@@ -105,6 +109,14 @@ func (r runner) Run(ctx context.Context, c host.Command) (host.Output, error) {
 	if err != nil {
 		return host.Output{}, fmt.Errorf("host: %s: %w", c.Name, err)
 	}
+	out, err := reply.run(ctx, c)
+	if err == nil && failure.err != nil {
+		err = fmt.Errorf("host: %s: %w", c.Name, failure.err)
+	}
+	return out, err
+}
+
+func (reply Reply) run(ctx context.Context, c host.Command) (host.Output, error) {
 	if reply.Do != nil {
 		return reply.Do(ctx, c)
 	}
@@ -116,34 +128,28 @@ func (r runner) Run(ctx context.Context, c host.Command) (host.Output, error) {
 }
 
 // begin records the call and finds the reply.
-func (r runner) begin(c host.Command) (Reply, error) {
+func (r runner) begin(c host.Command) (reply Reply, f failure) {
 	r.m.mu.Lock()
 	defer r.m.mu.Unlock()
 	op := "run"
 	if r.admin {
-		op = "change"
+		op, f = "change", r.m.nextChange()
 	}
 	r.m.calls = append(r.m.calls, Call{Op: op, Command: c})
-	if r.admin {
-		if err := r.m.nextChange(); err != nil {
-			return Reply{}, err
-		}
+	if r.m.hang {
+		return Reply{Hang: true}, f
 	}
 	reply, ok := r.m.replies[commandLine(c.Name, c.Args)]
 	if !ok {
 		reply, ok = r.m.programs[c.Name]
 	}
 	switch {
-	case r.m.hang:
-		return Reply{Hang: true}, nil
 	case !ok:
-		return Reply{}, fmt.Errorf("hosttest: unscripted command: %q", append([]string{c.Name}, c.Args...))
-	case reply.Err != nil:
-		return Reply{}, reply.Err
+		reply.Err = fmt.Errorf("hosttest: unscripted command: %q", append([]string{c.Name}, c.Args...))
 	case reply.Admin && !r.admin:
-		return Reply{}, errors.New("hosttest: this command changes the machine and was run through a View")
+		reply.Err = errors.New("hosttest: this command changes the machine and was run through a View")
 	}
-	return reply, nil
+	return reply, f
 }
 
 func commandLine(name string, args []string) string {

@@ -40,7 +40,7 @@ type Machine struct {
 	programs map[string]Reply
 	hang     bool
 	changes  int
-	failures map[int]error // by number of the change
+	failures map[int]failure // by number of the change
 	calls    []Call
 	watched  map[string]func() string
 }
@@ -107,9 +107,24 @@ func (m *Machine) FailRead(name string, err error) *Machine {
 // nothing; the next is number 1. A change is a write, a removal or a program
 // run by [host.Host.Change].
 func (m *Machine) FailChange(n int, err error) *Machine {
+	return m.fail(n, failure{err: err})
+}
+
+// FailAfterChange makes the n-th change from now on return err although it has
+// been made, as a disk may that fails when a change is made durable.
+func (m *Machine) FailAfterChange(n int, err error) *Machine {
+	return m.fail(n, failure{err: err, after: true})
+}
+
+type failure struct {
+	err   error
+	after bool
+}
+
+func (m *Machine) fail(n int, f failure) *Machine {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	set(&m.failures, m.changes+n, err)
+	set(&m.failures, m.changes+n, f)
 	return m
 }
 
@@ -329,18 +344,22 @@ func (w writer) change(op, name string, follow bool, do func(string, *fstest.Map
 	w.m.mu.Lock()
 	defer w.m.mu.Unlock()
 	w.m.calls = append(w.m.calls, Call{Op: op, Path: name})
-	if err := w.m.nextChange(); err != nil {
-		return fail(err)
+	failure := w.m.nextChange()
+	if failure.err != nil && !failure.after {
+		return fail(failure.err)
 	}
 	at, f, err := w.m.resolve(rel, follow)
 	if err := do(at, f, err); err != nil {
 		return fail(err)
 	}
+	if failure.err != nil {
+		return fail(failure.err)
+	}
 	return nil
 }
 
-// nextChange counts a change and returns the error with which it is to fail.
-func (m *Machine) nextChange() error {
+// nextChange counts a change and returns how it is to fail.
+func (m *Machine) nextChange() failure {
 	m.changes++
 	return m.failures[m.changes]
 }

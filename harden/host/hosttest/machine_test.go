@@ -198,6 +198,16 @@ func TestRelativePathsInFixturesPanic(t *testing.T) {
 	})
 }
 
+// A change may be made and yet be reported as failed.
+func TestFailAfterChange(t *testing.T) {
+	m := new(hosttest.Machine).Program("touch", hosttest.Reply{}).FailAfterChange(1, errDisk).FailAfterChange(2, errDisk)
+	require.ErrorIs(t, m.Host().WriteFile("/f", []byte("new"), 0o600), errDisk)
+	got, _ := m.Read("/f")
+	assert.Equal(t, "new", got)
+	_, err := m.Host().Change(t.Context(), host.Command{Name: "touch"})
+	require.ErrorIs(t, err, errDisk)
+}
+
 // TestConcurrentUse means something under the race detector.
 func TestConcurrentUse(t *testing.T) {
 	m := new(hosttest.Machine).File("/f", "0").Program("p", hosttest.Reply{})
