@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strconv"
@@ -30,12 +31,8 @@ var fileVerbs = map[string]verb{
 			return nil, err
 		}
 		defer f.Close()
-		data := make([]byte, 1<<20)
-		n, err := f.Read(data)
-		if n > 0 || err != nil && err.Error() == "EOF" {
-			err = nil
-		}
-		return string(data[:n]), err
+		data, err := io.ReadAll(io.LimitReader(f, 1<<20))
+		return string(data), err
 	}},
 	"remove": {"PATH: remove the file or the tree", 1, func(args []string) (any, error) {
 		return nil, os.RemoveAll(args[0])
@@ -84,7 +81,7 @@ var fileVerbs = map[string]verb{
 		}
 		defer f.Close()
 		block := make([]byte, 1<<20)
-		for i := 0; i < n; i++ {
+		for i := range n {
 			if _, err := f.Write(block); err != nil {
 				return i, err
 			}

@@ -20,6 +20,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sort"
 	"strconv"
@@ -96,9 +97,7 @@ var verbs = merge(fileVerbs, processVerbs, networkVerbs, privilegeVerbs)
 func merge(sets ...map[string]verb) map[string]verb {
 	all := map[string]verb{}
 	for _, set := range sets {
-		for name, v := range set {
-			all[name] = v
-		}
+		maps.Copy(all, set)
 	}
 	return all
 }

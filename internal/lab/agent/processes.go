@@ -40,7 +40,7 @@ var processVerbs = map[string]verb{
 		if err != nil {
 			return nil, err
 		}
-		for i := 0; i < n; i++ {
+		for range n {
 			block := make([]byte, 1<<20)
 			for j := 0; j < len(block); j += 4096 {
 				block[j] = 1
@@ -64,7 +64,7 @@ func spawn(args []string) (any, error) {
 		kind = args[1]
 	}
 	pids := []int{}
-	for i := 0; i < n; i++ {
+	for range n {
 		argv := []string{"sleep", "3600"}
 		if kind == "orphan" {
 			// The child starts the grandchild and exits: a double fork.
@@ -94,7 +94,7 @@ func status(file string) (map[string]string, error) {
 		return nil, err
 	}
 	m := map[string]string{}
-	for _, line := range strings.Split(string(data), "\n") {
+	for line := range strings.SplitSeq(string(data), "\n") {
 		key, value, _ := strings.Cut(line, ":")
 		switch key {
 		case "Pid", "Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp":

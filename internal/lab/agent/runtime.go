@@ -88,15 +88,15 @@ func limit(data []byte, bounding uint64) ([]byte, error) {
 	}
 	sets, _ := process["capabilities"].(map[string]any)
 	changed := false
-	for name, set := range sets {
+	for kind, set := range sets {
 		list, _ := set.([]any)
 		kept := slices.DeleteFunc(slices.Clone(list), func(c any) bool {
-			cap, _ := c.(string)
-			bit := slices.Index(capabilities, strings.TrimPrefix(cap, "CAP_"))
+			name, _ := c.(string)
+			bit := slices.Index(capabilities, strings.TrimPrefix(name, "CAP_"))
 			return bit >= 0 && bounding&(1<<bit) == 0
 		})
 		if len(kept) != len(list) {
-			sets[name], changed = kept, true
+			sets[kind], changed = kept, true
 		}
 	}
 	if !changed {
