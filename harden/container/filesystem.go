@@ -78,7 +78,7 @@ func judgeTmpfs(p Profile) judge {
 		var pass []harden.Evidence
 		for _, t := range c.Kernel.Trees {
 			for _, m := range t.Mounts {
-				if m.FSType != "tmpfs" && m.FSType != "ramfs" || m.ReadOnly || len(m.HostPaths) > 0 {
+				if m.FSType != "tmpfs" && m.FSType != "ramfs" || m.ReadOnly || m.mask() {
 					continue
 				}
 				options := strings.Join(append(slices.Clone(m.Options), m.Super...), ",")
@@ -370,11 +370,15 @@ func (t *Tree) exposes(name string) bool {
 	return m != nil && m.FSType == fs
 }
 
+// mask reports whether a mount is the container's own /dev/null, which hides a
+// file.
+func (m *MountPoint) mask() bool { return m.FSType == "tmpfs" && m.Root == "/null" && len(m.HostPaths) == 0 }
+
 // covered reports whether a mount of something else is at a path: a directory
 // is covered by an empty read-only tmpfs, a file by a device node.
 func (t *Tree) covered(name string) bool {
 	m := t.at(name)
-	return m != nil && m.FSType != "proc" && m.FSType != "sysfs" && (m.ReadOnly || strings.HasSuffix(m.Root, "/null"))
+	return m != nil && m.FSType != "proc" && m.FSType != "sysfs" && (m.ReadOnly || m.mask())
 }
 
 func judgePropagation(_ context.Context, c Container) (harden.Verdict, error) {
