@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/managemyclaw/hardshell/harden/host"
 )
@@ -40,14 +41,45 @@ func (s *Source[T]) All(ctx context.Context, v *host.View) ([]T, error) {
 		c.done = make(chan struct{})
 		go func() {
 			defer close(c.done)
-			subjects, err := s.list(sh.ctx, v)
-			c.value, c.err = subjects, err
+			c.value, c.err = s.listWithin(sh.ctx, listTimeout(ctx), v)
 		}()
 	})
 	select {
 	case <-c.done:
 		subjects, _ := c.value.([]T)
 		return subjects, c.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("list %s: %w", s.Name, ctx.Err())
+	}
+}
+
+// listTimeout is how long a shared listing may take: as long as the check that
+// asked first, but no less than a check has by default. Without an end of its
+// own a source that hangs would cost an audit the time of every check.
+func listTimeout(ctx context.Context) time.Duration {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return DefaultTimeout
+	}
+	return max(DefaultTimeout, time.Until(deadline))
+}
+
+// listWithin lists the subjects, and returns without them when the time is up.
+func (s *Source[T]) listWithin(ctx context.Context, timeout time.Duration, v *host.View) ([]T, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	type answer struct {
+		subjects []T
+		err      error
+	}
+	done := make(chan answer, 1) // buffered: an abandoned listing can still finish
+	go func() {
+		subjects, err := s.list(ctx, v)
+		done <- answer{subjects, err}
+	}()
+	select {
+	case a := <-done:
+		return a.subjects, a.err
 	case <-ctx.Done():
 		return nil, fmt.Errorf("list %s: %w", s.Name, ctx.Err())
 	}
