@@ -80,7 +80,7 @@ func compileAgent(ctx context.Context, file string) error {
 		return err
 	}
 	out := filepath.Join(dir, "agent")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -buildid=", "-o", out, ".")
+	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w -buildid=", "-o", out, ".")
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=", "GOPROXY=off",
 		"GOOS="+runtime.GOOS, "GOARCH="+runtime.GOARCH)

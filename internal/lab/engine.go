@@ -81,6 +81,9 @@ func (l *Lab) StartDockerd(ctx context.Context) error {
 	if l.DockerdPID() != 0 {
 		return errors.New("lab: dockerd is running")
 	}
+	if err := l.endContainerd(ctx); err != nil {
+		return err
+	}
 	path, err := dockerdPath(l.cfg)
 	if err != nil {
 		return err
@@ -152,14 +155,11 @@ func (l *Lab) StopDockerd(ctx context.Context) error {
 
 // KillDockerd ends the engine with SIGKILL. Containers go on without it.
 func (l *Lab) KillDockerd(ctx context.Context) error {
-	if err := l.end(ctx, syscall.SIGKILL); err != nil {
-		return err
-	}
-	return l.endContainerd(ctx)
+	return l.end(ctx, syscall.SIGKILL)
 }
 
-// endContainerd waits for the end of the containerd whose dockerd was killed.
-// The kernel kills it then, but not at once, and a dockerd that finds its
+// endContainerd waits for the end of a containerd whose dockerd was killed. The
+// kernel kills it then, but not at once, and a dockerd that finds its
 // predecessor's still there relies on it for good.
 func (l *Lab) endContainerd(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
