@@ -655,13 +655,18 @@ func (s *splices) editList(key, v *yaml.Node, inFlow bool, item func(*yaml.Node)
 		return nil
 	}
 	kept = append(kept, add...)
+	if isBlock(v, yaml.SequenceNode) && len(kept) == len(add) && len(add) > 0 && v.Content[0].Kind == yaml.ScalarNode {
+		// None stays: the first of the new takes the place of the first.
+		texts[0], keep[0], add = add[0], true, add[1:]
+	}
 	lastKept := -1
 	for i, k := range keep {
 		if k {
 			lastKept = i
 		}
 	}
-	if !isBlock(v, yaml.SequenceNode) || lastKept < 0 {
+	inPlace := len(add) == 0 && !slices.Contains(keep, false)
+	if !inPlace && !isBlock(v, yaml.SequenceNode) || lastKept < 0 {
 		return s.replace(key, v, inFlow, "["+strings.Join(kept, ", ")+"]")
 	}
 	for i, n := range v.Content {
@@ -669,7 +674,7 @@ func (s *splices) editList(key, v *yaml.Node, inFlow bool, item func(*yaml.Node)
 		if err != nil {
 			return err
 		}
-		to, err := s.end(n, false)
+		to, err := s.end(n, isFlow(v))
 		if err != nil {
 			return err
 		}

@@ -53,7 +53,6 @@ type Service struct {
 	Ports     []Port
 	bindTo    []netip.Prefix
 	Restart   string
-	Command   []string
 	EngineEnv []string // names of variables that lead to a container engine
 	EnvUnread []string // env files that could not be read
 	APISocket bool     // use_api_socket
@@ -62,7 +61,8 @@ type Service struct {
 	Memory         int64 // in bytes; zero or less is none
 	OOMKillDisable bool
 
-	env map[string]bool // names that are set
+	env      map[string]bool                           // names that are set
+	argument func(flag string) (value string, ok bool) // of the command; a func, so that it prints nothing
 }
 
 // A Mount is a file tree mounted into a container.
@@ -150,7 +150,6 @@ func (f *facts) services() []Service {
 		c := f.project.Services[name]
 		s := add(name, c.ContainerSpec, c.WorkloadSpec)
 		s.Profiles, s.Restart = c.Profiles, c.Restart
-		s.EngineEnv = slices.Compact(s.EngineEnv)
 		if c.Provider != nil {
 			s.Provider = c.Provider.Type
 		}
@@ -193,9 +192,10 @@ func (f *facts) container(name string, c types.ContainerSpec) Service {
 		CapDrop: c.CapDrop, CapAdd: c.CapAdd, Privileged: c.Privileged, SecurityOpt: c.SecurityOpt,
 		Pid: c.Pid, IPC: c.Ipc, UTS: c.Uts, UserNS: c.UserNSMode, Cgroup: c.Cgroup, CgroupParent: c.CgroupParent,
 		Sysctls: slices.Sorted(maps.Keys(c.Sysctls)),
-		Network: c.NetworkMode, Command: c.Command, APISocket: c.UseAPISocket,
+		Network: c.NetworkMode, APISocket: c.UseAPISocket,
 		Pids: c.PidsLimit, Memory: int64(c.MemLimit), OOMKillDisable: c.OomKillDisable,
-		bindTo: f.options.BindTo,
+		bindTo:   f.options.BindTo,
+		argument: func(flag string) (string, bool) { return argument(c.Command, flag) },
 	}
 	for _, d := range c.Devices {
 		s.Devices = append(s.Devices, d.Source)
@@ -400,7 +400,16 @@ func (f *facts) environment(s *Service, c types.ContainerSpec) {
 		if err == nil {
 			vars := make(map[string]string)
 			lookup := func(k string) (string, bool) { v, ok := f.in.env[k]; return v, ok }
-			if err = dotenv.ParseWithFormat(bytes.NewReader(data), name, vars, lookup, e.Format); err == nil {
+			if e.Format == "raw" { // the names are the same
+				for l := range strings.Lines(string(data)) {
+					if k, v, ok := strings.Cut(strings.TrimSpace(l), "="); ok {
+						vars[strings.TrimSpace(k)] = v
+					}
+				}
+			} else {
+				err = dotenv.ParseWithFormat(bytes.NewReader(data), name, vars, lookup, e.Format)
+			}
+			if err == nil {
 				for k, v := range vars {
 					if !overridden(k) {
 						set(k, v)

@@ -1,6 +1,7 @@
 package compose
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -141,9 +142,19 @@ func Harden(ctx context.Context, doc []byte, h Hardening) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	for _, name := range names {
-		if err := w.harden(name); err != nil {
-			return Result{}, err
+	// Some changes make others possible, so go on until there are none. There
+	// is an end to it: each satisfies an objection or a need and raises none.
+	fixed := w.res.Manual
+	for {
+		before := w.doc
+		w.res.Manual = slices.Clone(fixed)
+		for _, name := range names {
+			if err := w.harden(name); err != nil {
+				return Result{}, err
+			}
+		}
+		if bytes.Equal(w.doc, before) {
+			break
 		}
 	}
 	w.leftovers(names)
@@ -205,8 +216,8 @@ func (w *worker) load(doc []byte) (map[string]Service, error) {
 func (w *worker) order(all map[string]Service) ([]string, error) {
 	d, err := newDocument(w.doc)
 	if errors.Is(err, errShape) {
-		w.manual("the file: it has several documents: harden each on its own")
-		return nil, nil
+		w.manual("the file: it has several documents: make one of them")
+		return slices.DeleteFunc(slices.Sorted(maps.Keys(all)), func(n string) bool { return !w.selected(n) }), nil
 	}
 	if err != nil {
 		return nil, err
@@ -364,7 +375,18 @@ func (w *worker) edited(e edit) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			s.add(at, at+1+len(m.Value), s.newline()+s.indent(keyAt)+"  <<: *"+m.Value)
+			colon, err := s.colon(k)
+			if err != nil {
+				return nil, err
+			}
+			comment, err := s.trailing(at + 1 + len(m.Value))
+			if err != nil {
+				return nil, err
+			}
+			if comment != "" {
+				comment = " " + comment
+			}
+			s.add(colon, s.lineEnd(at), comment+s.newline()+s.indent(keyAt)+"  <<: *"+m.Value)
 		}
 		doc, err := s.apply()
 		if err != nil {
@@ -515,21 +537,18 @@ func (w *worker) value(n *yaml.Node) (string, error) {
 // harden makes the changes for one service.
 func (w *worker) harden(name string) error {
 	w.name = name
-	const rounds = 2 // some changes show others that are due
-	for range rounds {
-		all, err := w.now()
-		if err != nil {
-			return err
-		}
-		s := all[name]
-		count, _ := objections(s)
-		for _, f := range fixers {
-			if slices.ContainsFunc(f.kinds, func(k string) bool { return count[k] > 0 }) {
-				f.fix(w, s)
-			}
-		}
-		w.keepWorking()
+	all, err := w.now()
+	if err != nil {
+		return err
 	}
+	s := all[name]
+	count, _ := objections(s)
+	for _, f := range fixers {
+		if slices.ContainsFunc(f.kinds, func(k string) bool { return count[k] > 0 }) {
+			f.fix(w, s)
+		}
+	}
+	w.keepWorking()
 	return w.ctx.Err()
 }
 
@@ -660,20 +679,25 @@ func bytesText(n int64) string {
 	return strconv.FormatInt(n, 10)
 }
 
-// limitEdits set a limit, where the service has it or under deploy if there
+// setLimit sets a limit, where the service has it and under deploy if there
 // are limits: the two must agree.
-func limitEdits(key, nested, text string) []edit {
-	deploy := at(setKey(nested, text), "deploy", "resources", "limits")
-	return []edit{setKey(key, text), deploy, func(s *splices, m *yaml.Node) error {
-		if err := setKey(key, text)(s, m); err != nil {
-			return err
+func setLimit(key, nested, text string) edit {
+	return func(s *splices, m *yaml.Node) error {
+		limits := child(target(child(target(child(m, "deploy")), "resources")), "limits")
+		if limits != nil {
+			if err := at(setKey(nested, text), "deploy", "resources", "limits")(s, m); err != nil {
+				return err
+			}
 		}
-		return deploy(s, m)
-	}}
+		if k, _ := entry(m, key); k == nil && limits != nil {
+			return nil
+		}
+		return setKey(key, text)(s, m)
+	}
 }
 
 func (w *worker) limit(kind, key, nested, text string) {
-	w.fix(kind, key, "limit it to "+text+" "+map[string]string{"memory": "of memory", "pids": "processes"}[nested], limitEdits(key, nested, text)...)
+	w.fix(kind, key, "limit it to "+text+" "+map[string]string{"memory": "of memory", "pids": "processes"}[nested], setLimit(key, nested, text))
 }
 
 func fixSecurityOpt(w *worker, s Service) {
@@ -1083,7 +1107,7 @@ func (w *worker) keepWorking() {
 	}
 	if s.Memory > 0 && s.Memory < n.Memory {
 		text := bytesText(n.Memory)
-		if w.try("mem_limit", "raise its memory to "+text, noWorse(func(s Service) bool { return s.Memory == n.Memory }), limitEdits("mem_limit", "memory", text)...) {
+		if w.try("mem_limit", "raise its memory to "+text, noWorse(func(s Service) bool { return s.Memory == n.Memory }), setLimit("mem_limit", "memory", text)) {
 			w.note("its limit for memory was less than it needs")
 		} else {
 			w.manual("%s: its limit for memory is less than the %s that it needs", w.name, text)
@@ -1091,14 +1115,14 @@ func (w *worker) keepWorking() {
 	}
 	if s.Pids > 0 && s.Pids < n.Pids {
 		text := strconv.FormatInt(n.Pids, 10)
-		if !w.try("pids_limit", "raise its processes to "+text, noWorse(func(s Service) bool { return s.Pids == n.Pids }), limitEdits("pids_limit", "pids", text)...) {
+		if !w.try("pids_limit", "raise its processes to "+text, noWorse(func(s Service) bool { return s.Pids == n.Pids }), setLimit("pids_limit", "pids", text)) {
 			w.manual("%s: its limit for processes is less than the %s that it needs", w.name, text)
 		}
 	}
 	for _, flag := range slices.Sorted(maps.Keys(n.Args)) {
-		if have, ok := argument(s.Command, flag); ok && have != n.Args[flag] && !strings.HasPrefix(s.Network, "service:") {
+		if have, ok := s.argument(flag); ok && have != n.Args[flag] && !strings.HasPrefix(s.Network, "service:") {
 			if !w.try("command", "give the argument "+flag+" "+n.Args[flag], noWorse(func(s Service) bool {
-				v, _ := argument(s.Command, flag)
+				v, _ := s.argument(flag)
 				return v == n.Args[flag]
 			}), setArgument(flag, n.Args[flag])) {
 				w.manual("%s: give the argument %s the value %s, which it needs", w.name, flag, n.Args[flag])

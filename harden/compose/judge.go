@@ -417,7 +417,7 @@ func judgeIsolation(r *report, s Service) {
 				r.fail("cgroups", 0, remedy, "the container can change cgroups")
 			}
 		default:
-			r.doubt("security_opt", "security_opt has %q, which is not known here", o)
+			r.doubt("security_opt", "security_opt has %q, which is not known here", k)
 		}
 	}
 }
@@ -481,8 +481,6 @@ func judgeNoNewPrivileges(r *report, s Service) {
 	}
 	const remedy = "add no-new-privileges:true to security_opt"
 	switch {
-	case s.Privileged && on:
-		r.observed = "security_opt has no-new-privileges"
 	case on:
 		r.observed = "security_opt has no-new-privileges"
 	case set:

@@ -189,12 +189,14 @@ func (in *input) load(ctx context.Context) (p *types.Project, err error) {
 		return nil, fmt.Errorf("compose: load: %w", err)
 	}
 	details := types.ConfigDetails{WorkingDir: in.dir, Environment: maps.Clone(in.env)}
+	includes := false
 	for _, f := range in.files {
 		docs, err := parse(f)
 		if err != nil {
 			return nil, err
 		}
 		data, root := f.data, docs[0]
+		includes = includes || child(root.Content[0], "include") != nil
 		if in.alone {
 			if data, err = detach(data, root); err != nil {
 				return nil, err
@@ -216,6 +218,7 @@ func (in *input) load(ctx context.Context) (p *types.Project, err error) {
 		o.SkipResolveLabels = true
 		o.MaxNodeVisits = maxNodes
 		o.SkipInclude = in.alone
+		o.SkipConsistencyCheck = in.alone && includes // what it refers to is elsewhere
 		o.Interpolate.Substitute = substitute
 		if !in.local {
 			o.ResourceLoaders = []loader.ResourceLoader{refuse{}}
