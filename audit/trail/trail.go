@@ -47,7 +47,8 @@ func (discard) Record(context.Context, Event) error { return nil }
 type Lines struct {
 	W io.Writer
 
-	mu sync.Mutex
+	mu   sync.Mutex
+	torn bool // W ends within a line
 }
 
 // Record implements [Recorder].
@@ -61,9 +62,15 @@ func (l *Lines) Record(ctx context.Context, e Event) error {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, err := l.W.Write(append(line, '\n')); err != nil {
+	line = append(line, '\n')
+	if l.torn {
+		line = append([]byte{'\n'}, line...)
+	}
+	if n, err := l.W.Write(line); err != nil {
+		l.torn = l.torn || n > 0
 		return fmt.Errorf("trail: %w", err)
 	}
+	l.torn = false
 	if f, ok := l.W.(interface{ Sync() error }); ok {
 		// A terminal or pipe cannot be synced, and need not be.
 		if err := f.Sync(); err != nil && !errors.Is(err, syscall.EINVAL) {

@@ -23,7 +23,6 @@ type process struct {
 	Listed bool // whether UIDs could be read
 }
 
-
 func judgeProcess(_ context.Context, p process) (harden.Verdict, error) {
 	if !p.Listed {
 		return harden.Verdict{}, errors.New("its ids could not be read")
