@@ -84,6 +84,11 @@ func judgeTmpfs(p Profile) judge {
 				options := strings.Join(append(slices.Clone(m.Options), m.Super...), ",")
 				ev := inspected(t.Source, m.Path+" "+m.FSType+" "+options, "size=…,noexec,nosuid,nodev")
 				size, bounded := tmpfsSize(m.Super)
+				if m.Path == "/sys/fs/cgroup" && slices.Contains(m.Super, "mode=755") {
+					// Of cgroup v1: the engine makes it, for root alone to write
+					// to, and a root process is a finding of its own.
+					continue
+				}
 				if m.FSType == "ramfs" || !bounded || c.Host.MemTotal > 0 && size >= c.Host.MemTotal/2 {
 					v.add(id+".size", 0, "give it a size", fmt.Sprintf("the tmpfs at %s may grow to half of the machine's memory or more", m.Path), ev)
 				}
@@ -254,28 +259,33 @@ func judgeHostPaths(_ context.Context, c Container) (harden.Verdict, error) {
 		}
 		return harden.SeverityCritical
 	}
-	if err := c.unseen(); err != nil {
-		for _, m := range c.Mounts {
-			source := m.Source
-			if m.Type == "volume" {
-				source = m.Options["device"]
-			}
-			if source == "" || m.Type == "tmpfs" {
-				continue
-			}
-			if why := sensitive(source, !m.ReadWrite); why != "" {
-				v.add("", severity(!m.ReadWrite), remedy, fmt.Sprintf("%s of the host is mounted at %s: %s", source, m.Destination, why),
-					declared("inspect Mounts", m.Type+" "+source+" "+m.Destination, ""))
-			}
+	for _, m := range c.Mounts { // what is asked for, wherever the kernel has it
+		source := m.Source
+		if m.Type == "volume" {
+			source = m.Options["device"]
 		}
+		if source == "" || m.Type == "tmpfs" || !strings.HasPrefix(source, "/") {
+			continue
+		}
+		if why := sensitive(source, !m.ReadWrite); why != "" {
+			v.add("", severity(!m.ReadWrite), remedy, fmt.Sprintf("%s of the host is mounted at %s: %s", source, m.Destination, why),
+				declared("inspect Mounts", m.Type+" "+source+" "+m.Destination, ""))
+		}
+	}
+	if err := c.unseen(); err != nil {
 		return v.verdict(err)
 	}
 	var checked int
-	var seen []string
+	var seen, lost []string
 	for _, t := range c.Kernel.Trees {
 		for _, m := range t.Mounts {
 			if c.engineMount(&m) {
 				continue
+			}
+			// Part of a tmpfs is part of somebody's, too.
+			foreign := !slices.Contains(ownFileSystems, m.FSType) || m.FSType == "tmpfs" && m.Root != "/" && !m.mask()
+			if len(m.HostPaths) == 0 && foreign {
+				lost = append(lost, m.Path)
 			}
 			for _, h := range m.HostPaths {
 				key := h + "\x00" + m.Path
@@ -284,7 +294,10 @@ func judgeHostPaths(_ context.Context, c Container) (harden.Verdict, error) {
 				}
 				seen = append(seen, key)
 				checked++
-				if why := sensitive(h, m.ReadOnly); why != "" {
+				told := slices.ContainsFunc(v, func(f harden.Finding) bool {
+					return strings.HasPrefix(f.Message, h+" of the host is mounted at "+m.Path+":")
+				})
+				if why := sensitive(h, m.ReadOnly); why != "" && !told {
 					v.add("", severity(m.ReadOnly), remedy, fmt.Sprintf("%s of the host is mounted at %s: %s", h, m.Path, why),
 						inspected(t.Source, m.describe(), ""))
 				}
@@ -295,8 +308,15 @@ func judgeHostPaths(_ context.Context, c Container) (harden.Verdict, error) {
 	if checked > 0 {
 		observed = fmt.Sprintf("%s of the host, none sensitive", count(checked, "path", "paths"))
 	}
-	return v.verdict(nil, inspected(c.Kernel.Trees[0].Source, observed, ""))
+	var err error
+	if len(lost) > 0 {
+		err = fmt.Errorf("where the files of %s are on the host cannot be seen: they were removed, or the engine has mounts of its own", joinSome(lost))
+	}
+	return v.verdict(err, inspected(c.Kernel.Trees[0].Source, observed, ""))
 }
+
+// ownFileSystems are those of which every container has instances of its own.
+var ownFileSystems = []string{"tmpfs", "ramfs", "proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2"}
 
 // engineMount reports whether a mount is part of every container, although the
 // same files are somewhere on the host.
@@ -372,7 +392,9 @@ func (t *Tree) exposes(name string) bool {
 
 // mask reports whether a mount is the container's own /dev/null, which hides a
 // file.
-func (m *MountPoint) mask() bool { return m.FSType == "tmpfs" && m.Root == "/null" && len(m.HostPaths) == 0 }
+func (m *MountPoint) mask() bool {
+	return m.FSType == "tmpfs" && m.Root == "/null" && len(m.HostPaths) == 0
+}
 
 // covered reports whether a mount of something else is at a path: a directory
 // is covered by an empty read-only tmpfs, a file by a device node.

@@ -52,14 +52,14 @@ func survey(v *host.View, info EngineInfo) (*surveyor, error) {
 	if s.table, err = readProcTable(v); err != nil {
 		return nil, err
 	}
-	for _, pid := range s.homes() {
-		tree, err := readTree(v, procDir(pid)+"/mountinfo")
+	for _, dir := range s.homes() {
+		tree, err := readTree(v, dir+"/mountinfo")
 		if err != nil {
 			return nil, err
 		}
 		s.trees = append(s.trees, tree)
 		for _, kind := range namespaceKinds {
-			ns, err := namespace(v, procDir(pid), kind)
+			ns, err := namespace(v, dir, kind)
 			if err != nil {
 				return nil, err
 			}
@@ -87,12 +87,16 @@ func survey(v *host.View, info EngineInfo) (*surveyor, error) {
 	return s, nil
 }
 
-// homes are the processes in whose namespaces the machine is at home: its
-// first one and the engine's, which may have networks and mounts of its own.
-func (s *surveyor) homes() []int {
-	homes := []int{1}
-	if s.info.PID > 1 && s.table.procs[s.info.PID] != nil {
-		homes = append(homes, s.info.PID)
+// homes are the directories in /proc of the processes in whose namespaces the
+// machine is at home: its first one, or this one where the first may not be
+// examined, and the engine, which may have networks and mounts of its own.
+func (s *surveyor) homes() []string {
+	homes := []string{procDir(1)}
+	if first := s.table.procs[1]; first == nil || first.pidns == 0 {
+		homes[0] = "/proc/self"
+	}
+	if p := s.table.procs[s.info.PID]; p != nil && p.pidns != 0 {
+		homes = append(homes, procDir(s.info.PID))
 	}
 	return homes
 }
@@ -115,14 +119,17 @@ func (s *surveyor) listeners() ([]Listener, error) {
 	var all []Listener
 	var errs []error
 	seen := make(map[uint64]bool)
-	for _, pid := range s.homes() {
-		p := s.table.procs[pid]
-		if p == nil || seen[p.netns] {
+	for _, dir := range s.homes() {
+		ns, err := namespace(s.v, dir, "net")
+		if err != nil {
+			errs = append(errs, err)
+		}
+		if err != nil || seen[ns] {
 			continue
 		}
-		seen[p.netns] = true
+		seen[ns] = true
 		for _, proto := range []string{"tcp", "tcp6", "udp", "udp6"} {
-			name := procDir(pid) + "/net/" + proto
+			name := dir + "/net/" + proto
 			data, err := s.v.ReadFile(name)
 			if gone(err) && strings.HasSuffix(proto, "6") {
 				continue // no IPv6 on this machine

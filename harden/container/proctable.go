@@ -1,6 +1,7 @@
 package container
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
@@ -16,7 +17,7 @@ type proc struct {
 	pid, ppid int
 	name      string
 	cgroups   []procfs.CgroupEntry
-	pidns     uint64
+	pidns     uint64 // zero if the process may not be examined; it is then in no container
 	netns     uint64
 }
 
@@ -70,11 +71,27 @@ func readProc(v *host.View, pid int) (*proc, error) {
 	if p.cgroups, err = procfs.ParseCgroup(data); err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
-	if p.pidns, err = namespace(v, dir, "pid"); err != nil {
-		return nil, err
+	p.pidns, err = namespace(v, dir, "pid")
+	if err == nil {
+		p.netns, err = namespace(v, dir, "net")
 	}
-	p.netns, err = namespace(v, dir, "net")
+	if errors.Is(err, fs.ErrPermission) && outermost(v, dir) {
+		p.pidns, p.netns = 0, 0
+		return p, nil
+	}
 	return p, err
+}
+
+// outermost reports whether a process is in the process namespace of /proc
+// itself, and so in no container's. Anyone may read that; some machines let
+// nobody, root included, look further into their first process.
+func outermost(v *host.View, dir string) bool {
+	data, err := v.ReadFile(dir + "/status")
+	if err != nil {
+		return false
+	}
+	st, err := procfs.ParseStatus(data)
+	return err == nil && len(st.NSpid) == 1
 }
 
 // parseStat returns the name and the parent of /proc/PID/stat. The name is in

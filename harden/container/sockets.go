@@ -69,7 +69,7 @@ func readSockets(v *host.View, t *procTable) socketIndex {
 	slices.Sort(pids)
 	for _, pid := range pids {
 		p := t.procs[pid]
-		if done[p.netns] {
+		if p.netns == 0 || done[p.netns] {
 			continue
 		}
 		data, err := v.ReadFile(procDir(pid) + "/net/unix")

@@ -1,0 +1,250 @@
+package hardshell
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/managemyclaw/hardshell"
+
+// Who may compile what, beside the standard library. A path stands for itself
+// and what is below it; own packages are named without the module's path.
+//
+// The arrows point from mechanism to contract: what is above knows nothing of
+// what is below.
+var allowed = map[string][]string{
+	"audit/trail":          {},
+	"harden/host":          {},
+	"harden":               {"harden/host", "audit/trail"},
+	"audit":                {"harden", "audit/trail"},
+	"audit/report":         {"audit", "harden"},
+	"internal/procfs":      {},
+	"harden/container":     {"harden", "audit/trail", "internal/procfs"},
+	"harden/openclaw":      {"harden", "audit/trail", "internal/procfs"},
+	"harden/host/hosttest": {"harden/host"},
+	"harden/hardentest":    {"harden", "audit/trail"},
+	"internal/lab":         {},
+}
+
+// Third-party modules that a package may compile. Packages that are not listed
+// compile none.
+var thirdParty = map[string][]string{
+	"harden/container/docker": {
+		"github.com/docker/docker", "github.com/docker/go-connections", "github.com/docker/go-units",
+		"github.com/distribution/reference", "github.com/opencontainers", "github.com/moby/docker-image-spec",
+		"github.com/containerd/errdefs", "github.com/pkg/errors", "github.com/felixge/httpsnoop", "github.com/go-logr",
+		"go.opentelemetry.io", "github.com/gogo/protobuf", "github.com/containerd/log", "github.com/sirupsen/logrus",
+		"golang.org/x/sys", "github.com/moby", "github.com/cespare/xxhash",
+	},
+	"harden/compose": {
+		"github.com/compose-spec/compose-go", "go.yaml.in/yaml",
+	},
+}
+
+type listed struct {
+	ImportPath string
+	Dir        string
+	Standard   bool
+	Module     *struct {
+		Path string
+		Main bool
+	}
+	Deps         []string
+	Imports      []string
+	TestImports  []string
+	XTestImports []string
+}
+
+// list runs go list for linux, on every package and all that they depend on.
+func list(t *testing.T) map[string]listed {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-json=ImportPath,Dir,Standard,Module,Deps,Imports,TestImports,XTestImports", "./...")
+	cmd.Env = append(cmd.Environ(), "GOOS=linux")
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	all := make(map[string]listed)
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all[p.ImportPath] = p
+		if p.Module != nil && p.Module.Main {
+			// go test caches results and cannot see what go list reads.
+			// Reading the directory makes a change to it count.
+			if _, err := os.ReadDir(p.Dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func within(p string, paths []string) bool {
+	return slices.ContainsFunc(paths, func(a string) bool { return p == a || strings.HasPrefix(p, a+"/") })
+}
+
+func TestImports(t *testing.T) {
+	all := list(t)
+	var own []string
+	for p, info := range all {
+		if info.Module != nil && info.Module.Main {
+			own = append(own, p)
+		}
+	}
+	slices.Sort(own)
+	for _, p := range own {
+		rel := strings.TrimPrefix(strings.TrimPrefix(p, module), "/")
+		used := make(map[string]bool)
+		for _, d := range all[p].Deps {
+			info := all[d]
+			if info.Standard {
+				continue
+			}
+			if info.Module != nil && info.Module.Main {
+				name := strings.TrimPrefix(d, module+"/")
+				if strings.HasPrefix(name, "examples") {
+					t.Errorf("%s imports an example", rel)
+				}
+				if strings.HasPrefix(name, "internal/lab") && !strings.HasPrefix(rel, "internal/lab") && !strings.HasPrefix(rel, "examples") {
+					t.Errorf("%s imports the lab", rel)
+				}
+				if may, ok := allowed[rel]; ok && !within(name, may) {
+					t.Errorf("%s must not import %s", rel, name)
+				}
+				continue
+			}
+			if strings.HasPrefix(rel, "examples") {
+				continue // may use anything; the packages that it uses are judged themselves
+			}
+			if !within(d, thirdParty[rel]) && !usesOnlyThrough(all, p, d) {
+				t.Errorf("%s must not compile %s", rel, d)
+			}
+			for _, a := range thirdParty[rel] {
+				if within(d, []string{a}) {
+					used[a] = true
+				}
+			}
+		}
+		for _, a := range thirdParty[rel] {
+			if !used[a] {
+				t.Errorf("%s no longer compiles %s: take it off the list", rel, a)
+			}
+		}
+	}
+	for _, table := range []map[string][]string{allowed, thirdParty} {
+		for rel := range table {
+			if _, ok := all[module+"/"+rel]; !ok {
+				t.Errorf("%s is in the table, and does not exist", rel)
+			}
+		}
+	}
+}
+
+// usesOnlyThrough reports whether p compiles d only because it imports a
+// package of this module that may.
+func usesOnlyThrough(all map[string]listed, p, d string) bool {
+	for _, imp := range all[p].Imports {
+		if info := all[imp]; info.Module == nil || !info.Module.Main {
+			if imp == d || slices.Contains(info.Deps, d) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// What imports only the contract compiles no client of an engine, nothing that
+// reads YAML, and no test framework: nothing at all that is not in the standard
+// library.
+func TestConsumerOfTheContract(t *testing.T) {
+	dir := t.TempDir()
+	root, err := filepath.Abs(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	goMod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = goMod // a change of it must run this test again
+	write("go.mod", "module example.com/consumer\n\ngo 1.26\n\nrequire "+module+" v0.0.0\n\nreplace "+module+" => "+root+"\n")
+	write("main.go", `package main
+
+import (
+	"context"
+	"fmt"
+
+	"`+module+`/harden"
+	"`+module+`/harden/host"
+)
+
+func main() {
+	check := harden.New(harden.Info{ID: "consumer.ok", Title: "It builds"}, func(context.Context, *host.View) (harden.Verdict, error) {
+		return harden.Pass(harden.Evidence{Source: "main.go", Observed: "built"}), nil
+	})
+	fmt.Println(harden.Evaluate(context.Background(), &host.View{}, check, 0).Status)
+}
+`)
+	run := func(args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "go", args...)
+		cmd.Dir = dir
+		// It needs nothing from anywhere: neither a checksum nor a download.
+		cmd.Env = append(cmd.Environ(), "GOFLAGS=-mod=mod", "GOPROXY=off", "GOWORK=off")
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("go %v: %v\n%s", args, err, out)
+		}
+		return string(out)
+	}
+	if got := run("run", "."); got != "pass\n" {
+		t.Errorf("the consumer printed %q", got)
+	}
+	for p := range strings.FieldsSeq(run("list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".")) {
+		if p != "example.com/consumer" && !strings.HasPrefix(p, module+"/") {
+			t.Errorf("the consumer compiles %s", p)
+		}
+	}
+	if sum, err := os.ReadFile(filepath.Join(dir, "go.sum")); err == nil && len(sum) > 0 {
+		t.Errorf("the consumer needs checksums of\n%s", sum)
+	}
+}
+
+// Every package says what it is.
+func TestPackagesAreDocumented(t *testing.T) {
+	for p, info := range list(t) {
+		if info.Module == nil || !info.Module.Main {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join(info.Dir, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := slices.ContainsFunc(files, func(name string) bool {
+			data, err := os.ReadFile(name)
+			return err == nil && (strings.Contains("\n"+string(data), "\n// Package ") || strings.Contains("\n"+string(data), "\n// Command "))
+		})
+		if !found {
+			t.Errorf("%s has no package comment", p)
+		}
+	}
+}
