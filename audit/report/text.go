@@ -160,6 +160,9 @@ func (t *text) paint(color, s string) string {
 // line writes body, which is clean, behind a lead of ours, wrapped, and indented
 // on the following lines to where it began.
 func (t *text) line(lead, leadColor, body, bodyColor string) {
+	if body == "" {
+		return
+	}
 	indent := utf8.RuneCountInString(lead) // the marks are narrow
 	for i, s := range wrap(body, t.Width-indent) {
 		if i == 0 {
@@ -342,15 +345,16 @@ func (t *text) unknown(reason harden.Reason, detail string) {
 }
 
 func (t *text) because(why, detail string) string {
+	detail = t.clean(detail)
 	switch {
 	case detail == "" && why == "":
 		return "no reason is known"
 	case detail == "":
 		return why
 	case why == "":
-		return t.clean(detail)
+		return detail
 	}
-	return why + ": " + t.clean(detail)
+	return why + ": " + detail
 }
 
 // A group is what several findings of a point say alike.
@@ -390,7 +394,7 @@ func (g *groups) add(t *text, r *audit.Result, remedies *distinct) {
 			remedies.add(t.clean(f.Remedy))
 		}
 	}
-	if !remedy && r.Info.Doc != "" {
+	if !remedy {
 		remedies.add(t.clean(r.Info.Doc))
 	}
 }
@@ -426,6 +430,9 @@ func (t *text) finding(subjects []string, message string, severity harden.Severi
 	if rest := len(subjects) - len(names); rest > 0 && len(names) > 0 {
 		list += " and " + count(rest) + " more"
 	}
+	if message == "" {
+		message = "is not as it should be"
+	}
 	if list != "" {
 		message = list + ": " + message
 	}
@@ -452,7 +459,7 @@ func (l *distinct) add(s string) {
 	if l.seen == nil {
 		l.seen = make(map[string]bool)
 	}
-	if !l.seen[s] {
+	if s != "" && !l.seen[s] {
 		l.seen[s] = true
 		l.list = append(l.list, s)
 	}
@@ -493,19 +500,19 @@ func (t *text) check(r *audit.Result) {
 			t.line("         ~ ", cyan, t.clean(justification(w)), "")
 		} else if f.Remedy != "" {
 			remedies.add(t.clean(f.Remedy))
-		} else if r.Info.Doc != "" {
+		} else {
 			remedies.add(t.clean(r.Info.Doc))
 		}
 	}
 	t.evidence("       ", r.Evidence)
 	switch {
-	case r.Detail == "":
-	case r.Status == harden.StatusFail:
-		t.line("       ? ", yellow, "not examined: "+t.clean(r.Detail), "")
 	case r.Status == harden.StatusUnknown:
 		why, remedy := whyUnknown(r.Reason)
 		t.line("       ? ", yellow, t.because(why, r.Detail), "")
 		remedies.add(remedy)
+	case r.Detail == "":
+	case r.Status == harden.StatusFail:
+		t.line("       ? ", yellow, "not examined: "+t.clean(r.Detail), "")
 	default:
 		t.line("       ", "", t.clean(r.Detail), "")
 	}
