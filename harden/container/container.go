@@ -65,6 +65,10 @@ type EngineInfo struct {
 	// CgroupVersion is "1" or "2"; empty if the engine does not say.
 	CgroupVersion string
 
+	// DataRoot is where the engine keeps images, containers and volumes. It
+	// may be empty.
+	DataRoot string
+
 	// ID tells engines apart, however their address is spelt. It may be empty.
 	ID string
 }

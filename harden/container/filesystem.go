@@ -250,6 +250,14 @@ func sensitive(name string, readOnly bool) string {
 	return ""
 }
 
+// sensitive says why a path of the host may not be mounted, or "".
+func (c *Container) sensitive(name string, readOnly bool) string {
+	if root := c.Engine.DataRoot; root != "" && (below(path.Clean(name), root) || below(root, path.Clean(name))) {
+		return "it is in, or holds, the engine's " + root
+	}
+	return sensitive(name, readOnly)
+}
+
 func judgeHostPaths(_ context.Context, c Container) (harden.Verdict, error) {
 	const remedy = "remove the mount, or mount only the directory that the agent needs"
 	var v violations
@@ -267,7 +275,7 @@ func judgeHostPaths(_ context.Context, c Container) (harden.Verdict, error) {
 		if source == "" || m.Type == "tmpfs" || !strings.HasPrefix(source, "/") {
 			continue
 		}
-		if why := sensitive(source, !m.ReadWrite); why != "" {
+		if why := c.sensitive(source, !m.ReadWrite); why != "" {
 			v.add("", severity(!m.ReadWrite), remedy, fmt.Sprintf("%s of the host is mounted at %s: %s", source, m.Destination, why),
 				declared("inspect Mounts", m.Type+" "+source+" "+m.Destination, ""))
 		}
@@ -297,7 +305,7 @@ func judgeHostPaths(_ context.Context, c Container) (harden.Verdict, error) {
 				told := slices.ContainsFunc(v, func(f harden.Finding) bool {
 					return strings.HasPrefix(f.Message, h+" of the host is mounted at "+m.Path+":")
 				})
-				if why := sensitive(h, m.ReadOnly); why != "" && !told {
+				if why := c.sensitive(h, m.ReadOnly); why != "" && !told {
 					v.add("", severity(m.ReadOnly), remedy, fmt.Sprintf("%s of the host is mounted at %s: %s", h, m.Path, why),
 						inspected(t.Source, m.describe(), ""))
 				}

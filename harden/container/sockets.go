@@ -253,7 +253,7 @@ func (s *surveyor) reachable(members []int, trees []containerTree, hostNet bool)
 		}
 		if f.within == "" || f.names > 1 {
 			// Moved after it was bound, or linked: the file may be anywhere.
-			search = search || f.engine || f.names > 1
+			search = true
 		}
 		if f.within == "" {
 			continue
