@@ -41,7 +41,7 @@ func (s *Source[T]) All(ctx context.Context, v *host.View) ([]T, error) {
 		c.done = make(chan struct{})
 		go func() {
 			defer close(c.done)
-			c.value, c.err = s.listWithin(sh.ctx, listTimeout(ctx), v)
+			c.value, c.err = s.listWithin(sh.ctx, listTimeout(ctx), v) //nolint:contextcheck // see List
 		}()
 	})
 	select {

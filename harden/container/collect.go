@@ -350,19 +350,19 @@ func (s *surveyor) configuredUser(root, user string) (uid, gid int64) {
 }
 
 // colonFile reads a file of colon-separated fields, such as passwd(5), in a
-// container, leaving out lines with fewer than min.
-func (s *surveyor) colonFile(root, name string, min int) [][]string {
-	real, info, err := resolve(s.v, root, name)
+// container, leaving out lines with fewer than so many.
+func (s *surveyor) colonFile(root, name string, fields int) [][]string {
+	found, info, err := resolve(s.v, root, name)
 	if err != nil || !info.Mode().IsRegular() || info.Size() > 1<<20 {
 		return nil
 	}
-	data, err := s.v.ReadFile(root + real)
+	data, err := s.v.ReadFile(root + found)
 	if err != nil {
 		return nil
 	}
 	var all [][]string
 	for line := range strings.Lines(string(data)) {
-		if f := strings.Split(strings.TrimSuffix(line, "\n"), ":"); len(f) >= min {
+		if f := strings.Split(strings.TrimSuffix(line, "\n"), ":"); len(f) >= fields {
 			all = append(all, f)
 		}
 	}

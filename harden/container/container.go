@@ -44,7 +44,12 @@ type Engine interface {
 type EngineInfo struct {
 	Name    string // such as "docker"
 	Version string // such as "20.10.24+dfsg1"
-	Host    string // where its API is, such as "unix:///run/docker.sock"
+
+	// APIVersion is the newest version of its API, such as "1.41". Unlike
+	// Version it is the same for all builds of a release.
+	APIVersion string
+
+	Host string // where its API is, such as "unix:///run/docker.sock"
 
 	// PID is a process of the engine on this machine, in whose namespaces
 	// "host" networking and mounts are. Zero means that it is not known, or

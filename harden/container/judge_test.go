@@ -42,7 +42,7 @@ func good() Container {
 			Ports:    []Port{{Container: 18789, Protocol: "tcp", HostIP: "127.0.0.1", Host: 18789}},
 			OwnFiles: []string{"/var/lib/docker/containers/4f/hosts"},
 		},
-		Engine: EngineInfo{Name: "docker", Version: "29.0.0", SeccompProfile: "builtin", CgroupVersion: "2"},
+		Engine: EngineInfo{Name: "docker", Version: "29.0.0", APIVersion: "1.52", SeccompProfile: "builtin", CgroupVersion: "2"},
 		Host: &Machine{
 			Namespaces: map[string][]uint64{"pid": {1}, "mnt": {2}, "net": {3}, "ipc": {4}, "uts": {5}, "user": {1}, "cgroup": {7}},
 			Listeners:  []Listener{{Protocol: "tcp", Addr: netip.MustParseAddrPort("127.0.0.1:18789"), PID: 99, Name: "docker-proxy"}},
@@ -327,8 +327,8 @@ func TestUndecided(t *testing.T) {
 		{"a socket table that cannot be read", "engine_socket", func(c *Container) { c.Kernel.SocketsErr = errors.New("x") }},
 		{"listeners that cannot be read", "published_ports", func(c *Container) { c.Host.ListenersErr = errors.New("x") }},
 		{"listeners that cannot be read", "engine_tcp", func(c *Container) { c.Host.ListenersErr = errors.New("x") }},
-		{"an engine that leaks", "loopback_leak", func(c *Container) { c.Engine.Version = "20.10.24+dfsg1" }},
-		{"an engine of no version", "loopback_leak", func(c *Container) { c.Engine.Version = "master" }},
+		{"an engine that leaks", "loopback_leak", func(c *Container) { c.Engine.APIVersion = "1.41" }},
+		{"an engine of no version", "loopback_leak", func(c *Container) { c.Engine.APIVersion = "" }},
 		{"no memory controller", "memory_limit", func(c *Container) { c.Kernel.Cgroup.Memory = 0 }},
 		{"no pids controller", "pids_limit", func(c *Container) { c.Kernel.Cgroup.Pids = 0 }},
 	} {

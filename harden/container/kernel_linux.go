@@ -19,7 +19,7 @@ func device(info fs.FileInfo) (major, minor uint32, ok bool) {
 	}
 	// The encoding of new_encode_dev in include/linux/kdev_t.h, widened as
 	// glibc does.
-	d := uint64(st.Rdev)
+	d := uint64(st.Rdev) //nolint:unconvert // 32 bits on some machines
 	major = uint32((d>>8)&0xfff | (d>>32)&^uint64(0xfff))
 	minor = uint32(d&0xff | (d>>12)&^uint64(0xff))
 	return major, minor, true
@@ -28,7 +28,7 @@ func device(info fs.FileInfo) (major, minor uint32, ok bool) {
 // links returns how many names a file has, or 1 if that is not known.
 func links(info fs.FileInfo) uint64 {
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Nlink)
+		return uint64(st.Nlink) //nolint:unconvert // 32 bits on some machines
 	}
 	return 1
 }

@@ -181,14 +181,14 @@ func judgeLoopbackLeak(_ context.Context, c Container) (harden.Verdict, error) {
 	if !published {
 		return harden.NotApplicable("no port is published on loopback"), nil
 	}
-	major, err := strconv.Atoi(strings.SplitN(c.Engine.Version, ".", 2)[0])
-	if err != nil {
-		return harden.Verdict{}, fmt.Errorf("the engine's version %q is not a number", c.Engine.Version)
+	var major, minor int
+	if n, err := fmt.Sscanf(c.Engine.APIVersion, "%d.%d", &major, &minor); err != nil || n != 2 {
+		return harden.Verdict{}, fmt.Errorf("the engine's API version %q is not a version", c.Engine.APIVersion)
 	}
-	if major < 28 {
+	if major < 1 || major == 1 && minor < 48 { // 1.48 came with Docker 28.0
 		return harden.Verdict{}, fmt.Errorf("engine %s: %w", c.Engine.Version, errLeak)
 	}
-	return harden.Pass(declared("engine version", c.Engine.Version, "28 or later")), nil
+	return harden.Pass(declared("engine version", fmt.Sprintf("%s, API %s", c.Engine.Version, c.Engine.APIVersion), "API 1.48 or later")), nil
 }
 
 func judgeMemory(_ context.Context, c Container) (harden.Verdict, error) {

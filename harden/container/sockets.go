@@ -141,13 +141,13 @@ func (f *socketFile) locate(v *host.View, trees map[uint64]*procfs.Tree) error {
 		}
 		name = path.Join(cwd, name)
 	}
-	real, info, err := resolve(v, dir+"/root", name)
+	found, info, err := resolve(v, dir+"/root", name)
 	if err != nil || info.Mode()&fs.ModeSocket == 0 {
 		return nil //nolint:nilerr // removed or moved away: within says so
 	}
 	f.gid, _ = group(info)
 	f.names = links(info)
-	f.device, f.within, _ = tree.InFileSystem(real)
+	f.device, f.within, _ = tree.InFileSystem(found)
 	return nil
 }
 
