@@ -69,15 +69,12 @@ func (w Waiver) Validate() error {
 // Expired reports whether w counts no longer at the time now.
 func (w Waiver) Expired(now time.Time) bool { return !now.Before(w.Expires) }
 
-// covers reports whether w is about the finding f of the check id.
-func (w Waiver) covers(id string, f *harden.Finding) bool {
-	if w.ID != id && (f.ID == "" || w.ID != f.ID) {
-		return false
-	}
+// reaches reports whether subject is in the scope of w.
+func (w Waiver) reaches(subject string) bool {
 	if w.Scope == "" {
 		return true
 	}
-	ok, _ := path.Match(w.Scope, f.Subject) // the pattern has been validated
+	ok, _ := path.Match(w.Scope, subject) // the pattern has been validated
 	return ok
 }
 
@@ -155,7 +152,7 @@ func waive(r *Result, waivers []Waiver, byID map[string][]int, used []bool, now 
 		covered := false
 		for _, k := range candidates {
 			w := waivers[k]
-			if !w.covers(r.Info.ID, f) {
+			if !w.reaches(f.Subject) {
 				continue
 			}
 			used[k] = true

@@ -23,7 +23,7 @@ var (
 // Text keeps to its width, ends each line without blanks, and says the same
 // with and without colour.
 func TestTextLayout(t *testing.T) {
-	forRandomReports(t, 100, func(t *testing.T, r *audit.Report) {
+	forRandomReports(t, 25, func(t *testing.T, r *audit.Report) {
 		for _, width := range []int{-1, 1, 40, 57, 80, 200} {
 			for _, full := range []bool{false, true} {
 				o := report.TextOptions{Width: width, Full: full}
@@ -53,7 +53,7 @@ func TestTextLayout(t *testing.T) {
 // The first column is ours: however foreign text is made, it cannot put a line
 // of its own there, and a point has the sign of its status.
 func TestTextCannotBeForged(t *testing.T) {
-	forRandomReports(t, 200, func(t *testing.T, r *audit.Report) {
+	forRandomReports(t, 40, func(t *testing.T, r *audit.Report) {
 		for _, o := range []report.TextOptions{{}, {Width: 40}, {Full: true}} {
 			signs := make(map[string]int)
 			scores := 0
@@ -100,7 +100,7 @@ func TestHardenedMeansAll(t *testing.T) {
 			assert.False(t, says(audit.NewReport(started, 0, append(allPass()[:p-1], allPass()[p:]...))), p)
 		}
 	}
-	forRandomReports(t, 100, func(t *testing.T, r *audit.Report) {
+	forRandomReports(t, 25, func(t *testing.T, r *audit.Report) {
 		assert.Equal(t, r.Score.Passed == 14 && r.Worst() == harden.StatusPass, says(r) && !strings.Contains(fmt.Sprint(r.Results), "Hardened"))
 	})
 }
