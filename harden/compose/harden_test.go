@@ -84,6 +84,7 @@ func comments(doc string) (all []string) {
 }
 
 func TestGolden(t *testing.T) {
+	t.Parallel()
 	dirs, err := filepath.Glob("testdata/*/in.yaml")
 	require.NoError(t, err)
 	require.NotEmpty(t, dirs)
@@ -176,6 +177,7 @@ func TestShapes(t *testing.T) {
 		"profile of seccomp": {"services:\n  a:\n    image: x\n    security_opt: ['seccomp:./p.json']\n", "['seccomp:./p.json'", "seccomp"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			h := compose.Hardening{Needs: needs}
 			if c.manual == "invalid" {
 				_, err := compose.Harden(t.Context(), []byte(c.doc), h)

