@@ -455,7 +455,7 @@ func TestFixerListsAnew(t *testing.T) {
 	}
 	r := &remedy{
 		Check: harden.Each(info("test.shared"), src, func(_ context.Context, s string) (harden.Verdict, error) {
-			if s == "off" {
+			if s != "on" {
 				return fail, nil
 			}
 			return pass(0), nil
@@ -473,17 +473,16 @@ func TestFixerListsAnew(t *testing.T) {
 	h := m.Host()
 	f := harden.Fixer{Trail: trail.Discard}
 	require.Equal(t, harden.StatusFail, harden.Evaluate(ctx, &h.View, r, 0).Status)
+	m.File("/switch", "OFF")
 	fixes, err := f.Fix(ctx, h, nil, r)
 	require.NoError(t, err)
 	require.Len(t, fixes, 1)
-	require.NoError(t, fixes[0].Err)
+	require.NoError(t, fixes[0].Err, "the plan is for what is there now")
+	assert.True(t, fixes[0].Changed)
 
-	m.File("/switch", "OFF") // passes, but the plan has to be made for what is there now
-	m.File("/switch", "off")
 	fixes, err = f.Fix(ctx, h, nil, r)
 	require.NoError(t, err)
-	require.Len(t, fixes, 1)
-	assert.True(t, fixes[0].Changed, "%v", fixes[0].Err)
+	assert.Empty(t, fixes, "what is right now is not fixed for what it was")
 }
 
 // edits is a check that wants a file to say "on", and its remedy.

@@ -101,17 +101,18 @@ func want(res harden.Result, status harden.Status) error {
 }
 
 func words(res harden.Result) string {
-	s := res.Status.String()
+	var b strings.Builder
+	b.WriteString(res.Status.String())
 	if res.Reason != "" {
-		s += " (" + string(res.Reason) + ")"
+		fmt.Fprintf(&b, " (%s)", res.Reason)
 	}
 	if res.Detail != "" {
-		s += ": " + res.Detail
+		fmt.Fprintf(&b, ": %s", res.Detail)
 	}
 	for _, f := range res.Findings {
-		s += fmt.Sprintf("; %s: %s", f.Subject, f.Message)
+		fmt.Fprintf(&b, "; %s: %s", f.Subject, f.Message)
 	}
-	return s
+	return b.String()
 }
 
 func evidenced(res harden.Result) error {
