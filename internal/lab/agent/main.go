@@ -9,6 +9,7 @@
 //	agent verbs
 //	agent health
 //	agent sleep SECONDS
+//	agent split UID SECONDS
 //	agent runtime RUNC [ARG]...
 //
 // "serve" answers GET /healthz, and /do?verb=VERB&arg=…&arg=… with what "agent
@@ -66,6 +67,11 @@ func main() {
 			fatal(2, "usage: agent sleep SECONDS")
 		}
 		sleep(args[0])
+	case "split":
+		if len(args) != 2 {
+			fatal(2, "usage: agent split UID SECONDS")
+		}
+		split(args[0], args[1])
 	default:
 		fatal(2, "agent: no such command: "+os.Args[1])
 	}

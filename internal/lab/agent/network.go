@@ -20,15 +20,18 @@ var networkVerbs = map[string]verb{
 	"get": {"URL: status and up to 64 KiB of the body", 1, func(args []string) (any, error) {
 		return get(&http.Client{Timeout: dialTimeout}, args[0])
 	}},
-	"unix": {"SOCKET [PATH]: HTTP GET, as for the Docker socket", 1, func(args []string) (any, error) {
-		path := "/version"
+	"unix": {"SOCKET [PATH [METHOD]]: an HTTP request, as for the Docker socket", 1, func(args []string) (any, error) {
+		path, method := "/version", http.MethodGet
 		if len(args) > 1 {
 			path = args[1]
+		}
+		if len(args) > 2 {
+			method = args[2]
 		}
 		transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", args[0])
 		}}
-		return get(&http.Client{Timeout: dialTimeout, Transport: transport}, "http://socket"+path)
+		return request(&http.Client{Timeout: dialTimeout, Transport: transport}, method, "http://socket"+path)
 	}},
 	"dial": {"NETWORK ADDRESS: connect and close", 2, func(args []string) (any, error) {
 		c, err := net.DialTimeout(args[0], args[1], dialTimeout)
@@ -82,7 +85,15 @@ var networkVerbs = map[string]verb{
 }
 
 func get(client *http.Client, url string) (any, error) {
-	resp, err := client.Get(url)
+	return request(client, http.MethodGet, url)
+}
+
+func request(client *http.Client, method, url string) (any, error) {
+	req, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
