@@ -114,8 +114,11 @@ func run(ctx context.Context, w io.Writer) (err error) {
 		return err
 	}
 	a, err := d.lab.Do(ctx, agent, "read", "/home/node/.openclaw/memory")
-	if err != nil || !a.OK || !strings.Contains(string(a.Result), "what the agent remembers") {
-		return fmt.Errorf("the agent has lost its memory: %v %w", a, err)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(a.Result), "what the agent remembers") {
+		return fmt.Errorf("the agent has lost its memory: %v", a)
 	}
 	fmt.Fprintf(w, "✓ and the agent works: it serves on the host's loopback, and remembers what it knew\n")
 	fmt.Fprintf(w, "\nDone in %.1f s. Nothing is left behind.\n", time.Since(began).Seconds())
