@@ -10,6 +10,7 @@ import (
 	"maps"
 	"net/netip"
 	"path"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -322,6 +323,12 @@ func objections(s Service) (count map[string]int, total int) {
 	return count, total
 }
 
+func better(before, after Service) bool { return total(after) < total(before) }
+
+func noWorse(before, after Service) bool { return total(after) <= total(before) }
+
+func total(s Service) int { _, n := objections(s); return n }
+
 // An edit makes splices of the document for the mapping of a service.
 type edit func(s *splices, m *yaml.Node) error
 
@@ -338,14 +345,38 @@ func (w *worker) try(key, summary string, good func(before, after Service) bool,
 			continue
 		}
 		after, err := w.load(doc)
-		if err != nil || len(after) != len(before) || !good(before[w.name], after[w.name]) {
+		if err != nil || !good(before[w.name], after[w.name]) || w.harms(before, after) {
 			continue
 		}
+		w.noteShared(before, after)
 		w.doc, w.current = doc, after
 		w.res.Changes = append(w.res.Changes, Change{Service: w.name, Key: key, Summary: summary})
 		return true
 	}
 	return false
+}
+
+// harms reports whether an edit of the service at hand loses a service or is
+// the worse for another, which may share an anchor with it.
+func (w *worker) harms(before, after map[string]Service) bool {
+	for name := range before {
+		if _, ok := after[name]; !ok || name != w.name && !noWorse(before[name], after[name]) {
+			return true
+		}
+	}
+	return len(after) != len(before)
+}
+
+// noteShared says which services that were not to be changed are, because they
+// share what was.
+func (w *worker) noteShared(before, after map[string]Service) {
+	for _, name := range slices.Sorted(maps.Keys(before)) {
+		b, a := before[name], after[name]
+		b.argument, a.argument = nil, nil
+		if !w.selected(name) && !reflect.DeepEqual(a, b) {
+			w.note("%s changes with it, which takes settings from it", name)
+		}
+	}
 }
 
 func (w *worker) edited(e edit) ([]byte, error) {
@@ -409,9 +440,9 @@ func (w *worker) edited(e edit) ([]byte, error) {
 // others.
 func (w *worker) fix(kind, key, summary string, edits ...edit) bool {
 	return w.try(key, summary, func(before, after Service) bool {
-		b, bTotal := objections(before)
-		a, aTotal := objections(after)
-		return a[kind] < b[kind] && aTotal < bTotal
+		b, _ := objections(before)
+		a, _ := objections(after)
+		return a[kind] < b[kind] && better(before, after)
 	}, edits...)
 }
 
@@ -726,11 +757,7 @@ func fixSecurityOpt(w *worker, s Service) {
 		edits = off("security_opt", "[]")
 	}
 	edits = append(edits, list("security_opt", w.keepIf(want), add...))
-	w.try("security_opt", "allow no new privileges and keep its profiles", func(before, after Service) bool {
-		_, b := objections(before)
-		_, a := objections(after)
-		return a < b
-	}, edits...)
+	w.try("security_opt", "allow no new privileges and keep its profiles", better, edits...)
 }
 
 // leaveHostNetwork takes a service off the host's network and publishes, on
@@ -745,9 +772,7 @@ func (w *worker) leaveHostNetwork(s Service) {
 			continue
 		}
 		w.try("ports", fmt.Sprintf("publish port %d on loopback", p), func(before, after Service) bool {
-			_, b := objections(before)
-			_, a := objections(after)
-			return a <= b && len(after.Ports) > len(before.Ports)
+			return noWorse(before, after) && len(after.Ports) > len(before.Ports)
 		}, list("ports", keepAll, fmt.Sprintf(`"127.0.0.1:%d:%d"`, p, p)))
 	}
 }
@@ -830,12 +855,7 @@ func fixMounts(w *worker, _ Service) {
 		}
 		return "", true, nil
 	}
-	worse := func(before, after Service) bool {
-		_, b := objections(before)
-		_, a := objections(after)
-		return a < b
-	}
-	if w.try("volumes", "mount nothing of the machine", worse, func(s *splices, m *yaml.Node) error {
+	if w.try("volumes", "mount nothing of the machine", better, func(s *splices, m *yaml.Node) error {
 		dropped = nil
 		return list("volumes", item)(s, m)
 	}) {
@@ -879,12 +899,7 @@ func cutLast(v string) (head, tail string, ok bool) {
 }
 
 func fixTmpfs(w *worker, _ Service) {
-	fixed := func(before, after Service) bool {
-		_, b := objections(before)
-		_, a := objections(after)
-		return a < b
-	}
-	w.try("tmpfs", "bound its tmpfs", fixed, list("tmpfs", func(_ *splices, n *yaml.Node, _ bool) (string, bool, error) {
+	w.try("tmpfs", "bound its tmpfs", better, list("tmpfs", func(_ *splices, n *yaml.Node, _ bool) (string, bool, error) {
 		v, err := w.value(n)
 		if err != nil {
 			return "", false, err
@@ -912,7 +927,7 @@ func fixTmpfs(w *worker, _ Service) {
 		kept = append(kept, "noexec", "nosuid", "nodev")
 		return strconv.Quote(target + ":" + strings.Join(kept, ",")), true, nil
 	}))
-	w.try("volumes", "bound its tmpfs", fixed, list("volumes", func(s *splices, n *yaml.Node, own bool) (string, bool, error) {
+	w.try("volumes", "bound its tmpfs", better, list("volumes", func(s *splices, n *yaml.Node, own bool) (string, bool, error) {
 		it, err := w.only(s, "volumes", n)
 		if err != nil {
 			return "", false, err
@@ -1074,12 +1089,8 @@ func (w *worker) keepWorking() {
 		return
 	}
 	s, n := all[w.name], w.h.Needs
-	noWorse := func(ok func(Service) bool) func(before, after Service) bool {
-		return func(before, after Service) bool {
-			_, b := objections(before)
-			_, a := objections(after)
-			return a <= b && ok(after)
-		}
+	meets := func(ok func(Service) bool) func(before, after Service) bool {
+		return func(before, after Service) bool { return noWorse(before, after) && ok(after) }
 	}
 	if s.Provider != "" {
 		return
@@ -1088,7 +1099,7 @@ func (w *worker) keepWorking() {
 		for _, p := range n.Tmpfs {
 			p = path.Clean(p)
 			if !s.writable(p) {
-				w.try("tmpfs", "give it a tmpfs on "+p, noWorse(func(s Service) bool { return s.writable(p) }),
+				w.try("tmpfs", "give it a tmpfs on "+p, meets(func(s Service) bool { return s.writable(p) }),
 					list("tmpfs", keepAll, strconv.Quote(p+":"+tmpfsDefaults)))
 			}
 		}
@@ -1099,7 +1110,7 @@ func (w *worker) keepWorking() {
 		}
 		for _, name := range slices.Sorted(maps.Keys(n.Env)) {
 			if !s.env[name] && !slices.Contains(engineVariables, strings.ToUpper(name)) {
-				if !w.try("environment", "set "+name, noWorse(func(s Service) bool { return s.env[name] }), addEnv(name, n.Env[name])) {
+				if !w.try("environment", "set "+name, meets(func(s Service) bool { return s.env[name] }), addEnv(name, n.Env[name])) {
 					w.manual("%s: set the variable %s, which it needs", w.name, name)
 				}
 			}
@@ -1107,7 +1118,7 @@ func (w *worker) keepWorking() {
 	}
 	if s.Memory > 0 && s.Memory < n.Memory {
 		text := bytesText(n.Memory)
-		if w.try("mem_limit", "raise its memory to "+text, noWorse(func(s Service) bool { return s.Memory == n.Memory }), setLimit("mem_limit", "memory", text)) {
+		if w.try("mem_limit", "raise its memory to "+text, meets(func(s Service) bool { return s.Memory == n.Memory }), setLimit("mem_limit", "memory", text)) {
 			w.note("its limit for memory was less than it needs")
 		} else {
 			w.manual("%s: its limit for memory is less than the %s that it needs", w.name, text)
@@ -1115,13 +1126,13 @@ func (w *worker) keepWorking() {
 	}
 	if s.Pids > 0 && s.Pids < n.Pids {
 		text := strconv.FormatInt(n.Pids, 10)
-		if !w.try("pids_limit", "raise its processes to "+text, noWorse(func(s Service) bool { return s.Pids == n.Pids }), setLimit("pids_limit", "pids", text)) {
+		if !w.try("pids_limit", "raise its processes to "+text, meets(func(s Service) bool { return s.Pids == n.Pids }), setLimit("pids_limit", "pids", text)) {
 			w.manual("%s: its limit for processes is less than the %s that it needs", w.name, text)
 		}
 	}
 	for _, flag := range slices.Sorted(maps.Keys(n.Args)) {
 		if have, ok := s.argument(flag); ok && have != n.Args[flag] && !strings.HasPrefix(s.Network, "service:") {
-			if !w.try("command", "give the argument "+flag+" "+n.Args[flag], noWorse(func(s Service) bool {
+			if !w.try("command", "give the argument "+flag+" "+n.Args[flag], meets(func(s Service) bool {
 				v, _ := s.argument(flag)
 				return v == n.Args[flag]
 			}), setArgument(flag, n.Args[flag])) {

@@ -216,6 +216,15 @@ func TestOnlyTheNamedServices(t *testing.T) {
 	assert.Error(t, err)
 }
 
+func TestSharedAnchor(t *testing.T) {
+	doc := "services:\n  a: &a\n    image: x\n    privileged: true\n  b: *a\n  c:\n    <<: *a\n    image: y\n"
+	res := hard(t, doc, compose.Hardening{Services: []string{"a"}, Needs: compose.Needs{User: "1:1"}})
+	assert.Contains(t, res.Notes, "a: b changes with it, which takes settings from it")
+	res = hard(t, doc, compose.Hardening{Services: []string{"c"}, Needs: compose.Needs{User: "1:1"}})
+	assert.True(t, strings.HasPrefix(string(res.Doc), doc), "what others share stays")
+	assert.Empty(t, res.Notes)
+}
+
 func TestNeeds(t *testing.T) {
 	doc := "services:\n  a:\n    image: x\n    cap_add: [NET_BIND_SERVICE, SYS_ADMIN]\n    network_mode: host\n    volumes: ['/etc:/state', '/run/docker.sock:/state/s.sock', './ro:/ro:ro']\n    mem_limit: 100m\n    pids_limit: 10\n    environment: [\"A=b\"]\n"
 	res := hard(t, doc, compose.Hardening{Needs: compose.Needs{

@@ -231,8 +231,12 @@ func TestNoSecretIsShown(t *testing.T) {
 			}
 			res, err := compose.Harden(t.Context(), []byte(doc), h)
 			say(err, res.Changes, res.Notes, res.Manual)
+			ctx, done := harden.Share(t.Context())
 			for _, c := range compose.Remediate(o, h) {
-				say(harden.Evaluate(t.Context(), v, c, 0))
+				say(harden.Evaluate(ctx, v, c, 0))
+				if c.Info().ID != "compose.ports" && c.Info().ID != "compose.isolation" { // the plans are the same
+					continue
+				}
 				r, ok := harden.AsRemediator(c)
 				require.True(t, ok)
 				plan, err := r.Plan(t.Context(), v)
@@ -241,6 +245,7 @@ func TestNoSecretIsShown(t *testing.T) {
 					say(a.Change())
 				}
 			}
+			done()
 			assert.NotContains(t, said.String(), canary, "document %d with %q", i, env)
 		}
 	}

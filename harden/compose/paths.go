@@ -143,8 +143,7 @@ func socketReach(p string) string {
 		return "a socket of the host"
 	case strings.HasPrefix(p, "/pipe/") || strings.HasPrefix(p, "/./pipe/"):
 		return "a named pipe of the host"
-	case within(p, "/run") && !strings.Contains(p[len("/run"):], "/") && (p == "/run" || slices.Contains(socketDirs, p)),
-		within("/run", p), within("/var/run", p):
+	case within("/run", p), within("/var/run", p):
 		return "a directory that contains the sockets of container engines"
 	}
 	for _, d := range socketDirs {
