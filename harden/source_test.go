@@ -353,3 +353,26 @@ func TestEndOfAuditStopsListing(t *testing.T) {
 		assert.True(t, errors.Is(err, context.Canceled), "%v", err)
 	})
 }
+
+// A listing that hangs costs an audit one time-out, not one for each check,
+// even if it is deaf.
+func TestSharedListingIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		release := make(chan struct{})
+		defer close(release)
+		src := counted(new(atomic.Int64), 0)
+		src.List = func(context.Context, *host.View) ([]int, error) {
+			<-release
+			return []int{1}, nil
+		}
+		ctx, done := harden.Share(t.Context())
+		defer done()
+		v, start := new(host.View), time.Now()
+		for _, patience := range []time.Duration{time.Second, time.Hour, time.Hour} {
+			res := harden.Evaluate(ctx, v, harden.Each(eachInfo(0), src, passes), patience)
+			assert.Equal(t, harden.StatusUnknown, res.Status)
+			assert.Equal(t, harden.ReasonTimeout, res.Reason)
+		}
+		assert.Equal(t, harden.DefaultTimeout, time.Since(start))
+	})
+}
