@@ -18,6 +18,8 @@ import (
 var (
 	sgr   = regexp.MustCompile("\x1b\\[[0-9;]+m")
 	marks = regexp.MustCompile(`\p{Mn}`) // take no column
+
+	pointLine = regexp.MustCompile(`^. [ 1][0-9] \S`)
 )
 
 // Text keeps to its width, ends each line without blanks, and says the same
@@ -37,11 +39,14 @@ func TestTextLayout(t *testing.T) {
 				}
 				for line := range strings.Lines(plain) {
 					line = strings.TrimSuffix(line, "\n")
-					assert.LessOrEqual(t, utf8.RuneCountInString(marks.ReplaceAllString(line, "")), max(limit, 40), line)
-					assert.Equal(t, strings.TrimRight(line, " "), line)
+					if utf8.RuneCountInString(marks.ReplaceAllString(line, "")) > max(limit, 40) || strings.HasSuffix(line, " ") {
+						t.Errorf("width %d: %q", limit, line)
+					}
 				}
 				for line := range strings.Lines(colored) {
-					assert.Zero(t, strings.Count(line, "\x1b[")%2, "no colour leaks into the next line: %q", line)
+					if strings.Count(line, "\x1b[")%2 != 0 {
+						t.Errorf("colour leaks into the next line: %q", line)
+					}
 				}
 				assert.True(t, strings.HasSuffix(plain, "\n"))
 				assert.NotContains(t, plain, "\n\n\n")
@@ -62,7 +67,7 @@ func TestTextCannotBeForged(t *testing.T) {
 				case '▸':
 					scores++
 				case '✓', '✗', '?', '~', '-':
-					if regexp.MustCompile(`^. [ 1][0-9] \S`).MatchString(line) {
+					if pointLine.MatchString(line) {
 						signs[string(first)]++
 					}
 				case ' ', '\n', 'O': // "Outside the 14 points"
