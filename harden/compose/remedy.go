@@ -53,6 +53,9 @@ func (r *remedy) Plan(ctx context.Context, v *host.View) (harden.Plan, error) {
 	if err != nil {
 		return harden.Plan{}, fmt.Errorf("compose: %w", err)
 	}
+	if passes, err := r.passes(ctx, o, before); err != nil || passes {
+		return harden.Plan{}, err
+	}
 	h := r.hardening
 	h.Dir, h.FS, h.ImageUsers, h.BindTo = o.dir(), o.FS, o.ImageUsers, o.BindTo
 	if h.Env, err = o.environment(v); err != nil {
