@@ -14,6 +14,9 @@ import (
 // DefaultTimeout is how long [Evaluate] gives a check by default.
 const DefaultTimeout = 30 * time.Second
 
+// grace is how long a check has to return once its context is done.
+const grace = 250 * time.Millisecond
+
 // A Result is a verdict and how it came about. Fields may be added in later
 // versions.
 type Result struct {
@@ -110,10 +113,14 @@ func run(ctx context.Context, v *host.View, c Check, info Info, timeout time.Dur
 	case a := <-done:
 		return a.verdict, a.err
 	case <-ctx.Done():
+		// A check that obeys is about to say how far it got; what it has seen
+		// fail counts.
+		last := time.NewTimer(grace)
+		defer last.Stop()
 		select {
-		case a := <-done: // finished at the last moment
+		case a := <-done:
 			return a.verdict, a.err
-		default:
+		case <-last.C:
 			return Verdict{}, fmt.Errorf("check abandoned: %w", ctx.Err())
 		}
 	}

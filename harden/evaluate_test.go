@@ -184,8 +184,8 @@ func TestEvaluateTime(t *testing.T) {
 		{"too long by default", waits, 0, 0, harden.DefaultTimeout, harden.StatusUnknown, harden.ReasonTimeout},
 		{"a negative timeout is the default", waits, -1, 0, harden.DefaultTimeout, harden.StatusUnknown, harden.ReasonTimeout},
 		{"the caller goes away", waits, 0, time.Second, time.Second, harden.StatusUnknown, harden.ReasonCanceled},
-		{"deaf, too long", deaf, time.Second, 0, time.Second, harden.StatusUnknown, harden.ReasonTimeout},
-		{"deaf, and the caller goes away", deaf, 0, time.Second, time.Second, harden.StatusUnknown, harden.ReasonCanceled},
+		{"deaf, too long", deaf, time.Second, 0, time.Second + 250*time.Millisecond, harden.StatusUnknown, harden.ReasonTimeout},
+		{"deaf, and the caller goes away", deaf, 0, time.Second, time.Second + 250*time.Millisecond, harden.StatusUnknown, harden.ReasonCanceled},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
