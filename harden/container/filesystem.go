@@ -136,6 +136,13 @@ func (c *Container) engineFile(m *MountPoint) bool {
 		slices.ContainsFunc(m.HostPaths, func(h string) bool { return slices.Contains(c.OwnFiles, h) })
 }
 
+// ownShm reports whether a mount is the container's shared memory, which the
+// engine keeps in its own directory where others may join (--ipc=shareable).
+func (c *Container) ownShm(m *MountPoint) bool {
+	return m.Path == "/dev/shm" && m.FSType == "tmpfs" && c.ID != "" &&
+		!slices.ContainsFunc(m.HostPaths, func(h string) bool { return !strings.Contains(h, "/"+c.ID+"/") })
+}
+
 func judgeWritable(p Profile) judge {
 	return func(_ context.Context, c Container) (harden.Verdict, error) {
 		const remedy = "mount it read-only, or declare it as state that the agent keeps"
@@ -178,7 +185,7 @@ func (c *Container) ownWritable(m *MountPoint) bool {
 	case m.Path == "/": // judgeRoot
 		return true
 	case m.FSType == "tmpfs" || m.FSType == "ramfs":
-		return len(m.HostPaths) == 0 // judgeTmpfs
+		return len(m.HostPaths) == 0 || c.ownShm(m) // judgeTmpfs
 	case m.FSType == "proc":
 		return m.Path == "/proc" && m.Root == "/" && len(m.HostPaths) == 0
 	case m.FSType == "devpts":
@@ -330,7 +337,7 @@ var ownFileSystems = []string{"tmpfs", "ramfs", "proc", "sysfs", "devpts", "mque
 // same files are somewhere on the host.
 func (c *Container) engineMount(m *MountPoint) bool {
 	switch {
-	case m.Path == "/", c.engineFile(m):
+	case m.Path == "/", c.engineFile(m), c.ownShm(m):
 		return true
 	case m.FSType == "sysfs":
 		return below(m.Path, "/sys")

@@ -151,7 +151,7 @@ func judgeLSM(_ context.Context, c Container) (harden.Verdict, error) {
 	var v violations
 	for _, o := range c.SecurityOpt {
 		key, value := securityOption(o)
-		if key == "apparmor" && value == "unconfined" || key == "label" && value == "disable" && c.PidMode != "host" && c.IpcMode != "host" {
+		if key == "apparmor" && value == "unconfined" || key == "label" && value == "disable" && c.PidMode != "host" && c.IpcMode != "host" && !c.Privileged {
 			v.add("", 0, remedy, "it is exempt from the machine's security module", declared("inspect HostConfig.SecurityOpt", o, "not set"))
 		}
 	}

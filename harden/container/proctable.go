@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -131,9 +132,20 @@ func (p *proc) inCgroupOf(id string) bool {
 	return slices.ContainsFunc(p.cgroups, func(e procfs.CgroupEntry) bool { return strings.Contains(e.Path, id) })
 }
 
+var containerID = regexp.MustCompile(`[0-9a-f]{64}`)
+
+// inCgroupOfOther reports whether a process is in the cgroup of a container
+// other than that with the given id: two may share a process namespace.
+func (p *proc) inCgroupOfOther(id string) bool {
+	return slices.ContainsFunc(p.cgroups, func(e procfs.CgroupEntry) bool {
+		return slices.ContainsFunc(containerID.FindAllString(e.Path, -1), func(found string) bool { return found != id })
+	})
+}
+
 // members returns the processes of the container whose first process is init:
 // those in its cgroup, those in its process namespace unless that is the
-// machine's, and what descends from any of them. It is sorted.
+// machine's or they are another container's, and what descends from any of
+// them. It is sorted.
 func (t *procTable) members(id string, init int, hostPIDs []uint64) []int {
 	first := t.procs[init]
 	if first == nil {
@@ -152,7 +164,7 @@ func (t *procTable) members(id string, init int, hostPIDs []uint64) []int {
 		}
 	}
 	for pid, p := range t.procs {
-		if pid == init || p.inCgroupOf(id) || own && p.pidns == first.pidns {
+		if pid == init || p.inCgroupOf(id) || own && p.pidns == first.pidns && !p.inCgroupOfOther(id) {
 			add(pid)
 		}
 	}
