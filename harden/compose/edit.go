@@ -717,11 +717,11 @@ func (s *splices) editList(key, v *yaml.Node, inFlow bool, item func(*yaml.Node)
 		return err
 	}
 	at = s.lineEnd(at)
-	text := ""
+	var text strings.Builder
 	for _, a := range add {
-		text += s.newline() + s.indent(dash) + "- " + a
+		text.WriteString(s.newline() + s.indent(dash) + "- " + a)
 	}
-	s.add(at, at, text)
+	s.add(at, at, text.String())
 	return nil
 }
 

@@ -163,6 +163,8 @@ func TestShapes(t *testing.T) {
 		"windows":            {"services:\n  a:\n    image: x\n    volumes:\n      - 'C:\\data:/data'\n      - 'C:\\Users\\me:/home'\n", "- 'C:\\data:/data'\n    user", ""},
 		"environment alias":  {"x-e: &e\n  A: b\nservices:\n  a:\n    image: x\n    environment: *e\n", "environment: *e", ""},
 		"engine in map":      {"services:\n  a:\n    image: x\n    environment:\n      A: b # c1\n      DOCKER_HOST: tcp://x # c2\n      C: d\n", "A: b # c1\n      # c2\n      C: d", ""},
+		"engine in a text":   {"services:\n  a:\n    image: x\n    environment:\n      DOCKER_HOST: |\n        tcp://x\n      C: d\n", "environment:\n      C: d\n", ""},
+		"far right":          {"services: {a: {labels: {é: ü☃}, image: x, ports: ['1:1']}}\n", "ports: [\"127.0.0.1:1:1\"]", ""},
 		"engine alone":       {"services:\n  a:\n    image: x\n    environment:\n      DOCKER_HOST: tcp://x\n", "image: x\n    user", ""},
 		"only port":          {"services:\n  a:\n    image: x\n    ports: [80, 81/udp, '${P:-1}:2']\n", `["127.0.0.1::80", "127.0.0.1::81/udp", "127.0.0.1:${P:-1}:2"]`, ""},
 		"port in a variable": {"services:\n  a:\n    image: x\n    ports: ['${PORT:-80:80}']\n", `["127.0.0.1:80:80/tcp"]`, ""},
@@ -223,6 +225,13 @@ func TestSharedAnchor(t *testing.T) {
 	res = hard(t, doc, compose.Hardening{Services: []string{"c"}, Needs: compose.Needs{User: "1:1"}})
 	assert.True(t, strings.HasPrefix(string(res.Doc), doc), "what others share stays")
 	assert.Empty(t, res.Notes)
+}
+
+// What a service takes from the one at hand must not uncover something worse.
+func TestNoHarmToOthers(t *testing.T) {
+	doc := "x-base: &base {cap_add: [A, B, C]}\nservices:\n  a: &a\n    image: x\n    cap_add: [X]\n    tty: true\n  b:\n    <<: [*a, *base]\n"
+	res := hard(t, doc, compose.Hardening{Services: []string{"a"}})
+	assert.Contains(t, string(res.Doc), "    cap_add: []\n")
 }
 
 func TestNeeds(t *testing.T) {
