@@ -199,7 +199,8 @@ func TestEvaluateTime(t *testing.T) {
 				res := harden.Evaluate(ctx, nil, tt.check, tt.timeout)
 				assert.Equal(t, tt.status, res.Status)
 				assert.Equal(t, tt.reason, res.Reason)
-				assert.Equal(t, tt.elapsed, res.Elapsed)
+				assert.GreaterOrEqual(t, res.Elapsed, tt.elapsed)
+				assert.Less(t, res.Elapsed, tt.elapsed+time.Second, "a deaf check may get a little grace, not more")
 			})
 		})
 	}
