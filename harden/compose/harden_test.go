@@ -128,6 +128,7 @@ func TestShapes(t *testing.T) {
 		"no final newline":   {"services:\n  a:\n    image: x", "\n      - \"/tmp:size=64m,noexec,nosuid,nodev\"", ""},
 		"CRLF":               {"services:\r\n  a:\r\n    image: x # y\r\n    ports:\r\n      - '1:1'\r\n      - '2:2'\r\n    privileged: true\r\n", "read_only: true\r\n", ""},
 		"BOM":                {"\ufeffservices:\n  a:\n    image: x\n    pid: host\n", "\ufeffservices:", ""},
+		"BOM and flow":       {"\ufeffservices: {a: {image: x, ports: ['1:1']}}\n", "\ufeffservices: {a: {", ""},
 		"flow service":       {"services: {a: {image: x, ports: ['1:1', \"2:2\"], cap_add: [A, B]}}\n", `"127.0.0.1:2:2"`, ""},
 		"flow over lines":    {"services: {\n  a: { # c1\n    image: x, # c2\n    ports: [\n      '1:1', # c3\n    ]\n  }\n}\n", "      \"127.0.0.1:1:1\", # c3\n", ""},
 		"JSON":               {`{"services": {"a": {"image": "x", "privileged": true}}}`, `"privileged": false`, ""},

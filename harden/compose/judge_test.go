@@ -93,7 +93,7 @@ func TestGoodPasses(t *testing.T) {
 		good,
 		with("ports: ['127.0.0.1:18789:18789', '[::1]:1:1', '127.0.0.9:5000-5002:5000-5002/udp', {target: 80, host_ip: 127.0.0.1, mode: host}]"),
 		with("expose: [18789]\nnetworks: [a]\ntop:\nnetworks: {a: {internal: true}}"),
-		with("volumes: ['./state:/state', 'data:/data', '~/.openclaw:/c', '/etc/localtime:/etc/localtime:ro', /anonymous]\ntop:\nvolumes: {data: }"),
+		with("volumes: ['./state:/state', 'data:/data', '~/.openclaw:/c', '/etc/localtime:/etc/localtime:ro', /anonymous, '/etcetera:/e', '/running:/r']\ntop:\nvolumes: {data: }"),
 		with("cap_drop: [all]"),
 		with("cap_drop: [net_raw, All]"),
 		with("security_opt: ['no-new-privileges:false', 'no-new-privileges=1', 'apparmor=docker-default', 'label:level:s0', 'seccomp=builtin']"),
