@@ -1,0 +1,56 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/term"
+
+	"github.com/managemyclaw/hardshell/audit/report"
+	"github.com/managemyclaw/hardshell/harden"
+)
+
+// terminalWidth returns the width for text written to w, and whether w is a
+// terminal.
+func terminalWidth(w io.Writer) (int, bool) {
+	f, ok := w.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) {
+		return report.DefaultWidth, false
+	}
+	width, _, err := term.GetSize(int(f.Fd()))
+	if err != nil || width <= 0 {
+		return report.DefaultWidth, true
+	}
+	return width, true
+}
+
+// progress shows on a terminal how far an audit is, in a line that it takes
+// away again.
+type progress struct {
+	w           io.Writer // nil if it is not a terminal
+	count, want int
+}
+
+const clearLine = "\r\x1b[K"
+
+func newProgress(w io.Writer, want int) *progress {
+	p := &progress{want: want}
+	if _, terminal := terminalWidth(w); terminal {
+		p.w = w
+	}
+	return p
+}
+
+func (p *progress) done(r harden.Result) {
+	p.count++
+	if p.w != nil {
+		fmt.Fprintf(p.w, clearLine+"%d/%d %s", p.count, p.want, r.Info.ID)
+	}
+}
+
+func (p *progress) clear() {
+	if p.w != nil {
+		fmt.Fprint(p.w, clearLine)
+	}
+}
