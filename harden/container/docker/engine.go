@@ -1,274 +1,192 @@
-// Package docker is an adapter of Docker Engine, from 20.10 on, for package
-// container. It is the only importer of Docker's client.
+// Package docker lets package container see and recreate the containers of a
+// Docker engine.
+//
+// Start with [Open]. The package is the only one of this module that imports
+// the Docker client. It speaks to engines from 20.10 (API 1.41) on.
 package docker
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	cerrdefs "github.com/containerd/errdefs"
-	apicontainer "github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/volume"
+	"github.com/docker/docker/api/types/system"
 	"github.com/docker/docker/client"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/managemyclaw/hardshell/harden/container"
 )
 
-const (
-	// maxBody bounds an answer of the engine. The list of 10,000 containers
-	// takes some 20 MB.
-	maxBody = 256 << 20
+// DefaultHost is where an engine listens unless it is told otherwise.
+const DefaultHost = "unix:///var/run/docker.sock"
 
-	// atOnce is how many containers are inspected at the same time.
-	atOnce = 8
+// Config says where an engine is.
+type Config struct {
+	// Host is "unix:///path" or "tcp://host:port". Empty means DefaultHost;
+	// no environment variable is read.
+	Host string
 
-	dialTimeout = 10 * time.Second
-)
-
-// An Engine is a Docker Engine. Make one with [Open]. Its methods may be called
-// concurrently; they make no connection before they are called.
-//
-// Errors wrap [io/fs.ErrPermission] if the engine refuses access,
-// [container.ErrNoContainer] if it does not know a container, and
-// [container.ErrEngine] if it cannot be asked: it is not there, or answers
-// nonsense.
-type Engine struct {
-	host   string
-	socket string // path of the unix socket; empty for other hosts
-	api    *client.Client
+	// TLS is how to speak to a tcp host; nil means in clear.
+	TLS *tls.Config
 }
 
-var _ container.Engine = (*Engine)(nil)
+// An Engine is a Docker engine. It implements [container.Engine] and
+// [container.Control]. Its methods may be called concurrently.
+//
+// Errors say what to do. They match [io/fs.ErrPermission] if the socket may
+// not be opened or the engine refuses, [container.ErrEngine] if there is no
+// engine that makes sense, [container.ErrNoContainer] and
+// [container.ErrNameTaken], and those of the context.
+type Engine struct {
+	host string
+	unix string // path of the socket; empty if the engine is not on one
+	cli  *client.Client
+	base *http.Transport
+}
 
-// Open returns the engine at a host, "unix:///path" or "tcp://address:port". It
-// does not connect. The environment is not consulted: DOCKER_HOST and its kin
-// are for programs to read.
-func Open(host string) (*Engine, error) {
-	u, err := url.Parse(host)
-	if err != nil {
-		return nil, fmt.Errorf("docker: the host %q is not a URL: use unix:///var/run/docker.sock or tcp://ADDRESS:PORT", host)
+var _ container.Control = (*Engine)(nil)
+
+// Open returns the engine at host, which is as in [Config]. It does not
+// connect.
+func Open(host string) (*Engine, error) { return New(Config{Host: host}) }
+
+// New returns the engine that c describes. It does not connect.
+func New(c Config) (*Engine, error) {
+	if c.Host == "" {
+		c.Host = DefaultHost
 	}
-	e := &Engine{host: u.Redacted()}
-	transport := &http.Transport{
-		MaxIdleConnsPerHost: atOnce, IdleConnTimeout: 30 * time.Second, DisableCompression: true,
+	scheme, addr, ok := strings.Cut(c.Host, "://")
+	if !ok || addr == "" {
+		return nil, fmt.Errorf("docker: host %q is not of the form unix:///path or tcp://host:port", c.Host)
 	}
-	dialer := &net.Dialer{Timeout: dialTimeout}
-	switch {
-	case u.Scheme == "unix" && u.Path != "" && u.Host == "":
-		e.socket = u.Path
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "unix", e.socket)
+	e := &Engine{host: c.Host}
+	dialer := net.Dialer{Timeout: 30 * time.Second}
+	e.base = &http.Transport{
+		DialContext:            dialer.DialContext,
+		TLSClientConfig:        c.TLS.Clone(),
+		TLSHandshakeTimeout:    30 * time.Second,
+		MaxIdleConnsPerHost:    concurrency,
+		MaxIdleConns:           concurrency,
+		IdleConnTimeout:        30 * time.Second,
+		MaxResponseHeaderBytes: 1 << 20,
+		DisableCompression:     true,
+	}
+	httpScheme := "http"
+	switch scheme {
+	case "unix":
+		if !strings.HasPrefix(addr, "/") {
+			return nil, fmt.Errorf("docker: host %q: the path of a socket must be absolute", c.Host)
 		}
-	case u.Scheme == "tcp" && u.Host != "":
-		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, "tcp", u.Host)
+		if c.TLS != nil {
+			return nil, fmt.Errorf("docker: host %q: a unix socket has no TLS", c.Host)
 		}
-	case u.Scheme == "ssh":
-		return nil, fmt.Errorf("docker: %s: ssh is not supported: run the audit on that machine", e.host)
+		e.unix = addr
+		e.base.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", addr)
+		}
+	case "tcp":
+		if c.TLS != nil {
+			httpScheme = "https"
+		}
+	case "ssh":
+		return nil, fmt.Errorf("docker: host %q: ssh is not supported: run this on that machine, or forward its socket with ssh -L and give the path", c.Host)
 	default:
-		return nil, fmt.Errorf("docker: the host %q is neither unix:///PATH nor tcp://ADDRESS:PORT", e.host)
+		return nil, fmt.Errorf("docker: host %q: %s is not supported: use unix or tcp", c.Host, scheme)
 	}
-	e.api, err = client.NewClientWithOpts(
-		client.WithHost(host),
-		client.WithHTTPClient(&http.Client{Transport: bounded{transport}}),
+	var err error
+	e.cli, err = client.NewClientWithOpts(
+		client.WithHost(c.Host),
+		client.WithHTTPClient(&http.Client{Transport: &transport{base: e.base}, CheckRedirect: client.CheckRedirect}),
+		client.WithScheme(httpScheme),
 		client.WithAPIVersionNegotiation(),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("docker: %w", err)
+		return nil, fmt.Errorf("docker: host %q: %w", c.Host, err)
 	}
 	return e, nil
 }
 
-// bounded cuts off answers that are too long, so that a hostile engine cannot
-// fill the memory.
-type bounded struct{ http.RoundTripper }
-
-func (b bounded) RoundTrip(req *http.Request) (*http.Response, error) {
-	resp, err := b.RoundTripper.RoundTrip(req)
-	if err != nil || resp.Body == nil || resp.StatusCode == http.StatusSwitchingProtocols {
-		return resp, err
-	}
-	resp.Body = &boundedBody{resp.Body, maxBody}
-	return resp, nil
-}
-
-type boundedBody struct {
-	io.ReadCloser
-	left int64
-}
-
-func (b *boundedBody) Read(p []byte) (int, error) {
-	if b.left <= 0 {
-		return 0, errors.New("the answer is too long")
-	}
-	if int64(len(p)) > b.left {
-		p = p[:b.left]
-	}
-	n, err := b.ReadCloser.Read(p)
-	b.left -= int64(n)
-	return n, err
+// Close closes idle connections. An Engine that was closed can still be used.
+func (e *Engine) Close() error {
+	e.base.CloseIdleConnections()
+	return nil
 }
 
 // Info implements [container.Engine].
 func (e *Engine) Info(ctx context.Context) (container.EngineInfo, error) {
-	info, err := e.api.Info(ctx)
-	if err != nil {
-		return container.EngineInfo{}, e.wrap(ctx, "ask the engine about itself", err)
+	info, err := do(ctx, e, "describe the engine", e.cli.Info)
+	if err == nil && info.ServerVersion == "" {
+		err = e.nonsense("describe the engine", errNotDocker)
 	}
-	version, err := e.api.ServerVersion(ctx)
 	if err != nil {
-		return container.EngineInfo{}, e.wrap(ctx, "ask the engine for its version", err)
+		return container.EngineInfo{}, err
 	}
+	out := engineInfo(info)
+	out.Host, out.Remote = e.host, e.unix == ""
+	if e.unix != "" {
+		out.PID = e.peer(ctx)
+	}
+	return out, nil
+}
+
+func engineInfo(info system.Info) container.EngineInfo {
 	out := container.EngineInfo{
-		Name: "docker", Version: info.ServerVersion, APIVersion: version.APIVersion, Host: e.host,
-		Remote: e.socket == "", CgroupVersion: info.CgroupVersion, ID: info.ID, DataRoot: info.DockerRootDir,
+		Name:          "docker",
+		Version:       info.ServerVersion,
+		ID:            info.ID,
+		CgroupVersion: info.CgroupVersion,
 	}
-	if e.socket != "" {
-		out.PID = peer(ctx, e.socket)
-	}
-	for _, o := range info.SecurityOptions {
-		// name=seccomp,profile=default
-		fields := make(map[string]string)
-		for f := range strings.SplitSeq(o, ",") {
-			k, v, _ := strings.Cut(f, "=")
-			fields[k] = v
-		}
-		switch fields["name"] {
-		case "seccomp":
-			out.SeccompProfile = fields["profile"]
-		case "rootless":
+	for _, opt := range info.SecurityOptions {
+		fields := strings.Split(opt, ",")
+		switch fields[0] {
+		case "name=rootless":
 			out.Rootless = true
-		case "userns":
+		case "name=userns":
 			out.UsernsRemap = true
-		}
-	}
-	return out, nil
-}
-
-// Containers implements [container.Engine].
-func (e *Engine) Containers(ctx context.Context, names ...string) ([]container.Settings, error) {
-	refs := names
-	if len(names) == 0 {
-		list, err := e.api.ContainerList(ctx, apicontainer.ListOptions{})
-		if err != nil {
-			return nil, e.wrap(ctx, "list containers", err)
-		}
-		for _, c := range list {
-			refs = append(refs, c.ID)
-		}
-	}
-	all := make([]*container.Settings, len(refs))
-	volumes := &volumeCache{engine: e, known: make(map[string]func() (volume.Volume, error))}
-	g, ctx := errgroup.WithContext(ctx) // the first failure ends the listing
-	g.SetLimit(atOnce)
-	for i, ref := range refs {
-		g.Go(func() error {
-			s, err := e.container(ctx, ref, volumes)
-			if errors.Is(err, container.ErrNoContainer) && len(names) == 0 {
-				return nil // it went away since it was listed
+		case "name=seccomp":
+			for _, f := range fields[1:] {
+				if p, ok := strings.CutPrefix(f, "profile="); ok && p != "unconfined" {
+					out.SeccompProfile = p
+				}
 			}
-			all[i] = s
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		if errors.Is(err, container.ErrNoContainer) {
-			return nil, fmt.Errorf("%w%s", err, e.others(context.WithoutCancel(ctx)))
-		}
-		return nil, err
-	}
-	out := make([]container.Settings, 0, len(all))
-	seen := make(map[string]bool, len(all))
-	for _, s := range all {
-		if s != nil && !seen[s.ID] { // a container may be named twice, by name and id
-			seen[s.ID] = true
-			out = append(out, *s)
 		}
 	}
-	return out, nil
+	return out
 }
 
-// others names the containers that there are, for who asked for one that there
-// is not.
-func (e *Engine) others(ctx context.Context) string {
-	const most = 10
-	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
-	defer cancel()
-	list, err := e.api.ContainerList(ctx, apicontainer.ListOptions{All: true})
+// peer returns the process that listens on the engine's socket, or zero if
+// that is not known here.
+func (e *Engine) peer(ctx context.Context) int {
+	conn, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "unix", e.unix)
 	if err != nil {
-		return ""
+		return 0
 	}
-	if len(list) == 0 {
-		return "; the engine has none"
+	defer conn.Close()
+	uc, ok := conn.(*net.UnixConn)
+	if !ok {
+		return 0
 	}
-	var names []string
-	for _, c := range list {
-		for _, n := range c.Names {
-			names = append(names, strings.TrimPrefix(n, "/"))
-		}
+	return peerPID(uc)
+}
+
+// nameList says what containers there are, where one is missing.
+func nameList(names []string) string {
+	const most = 20
+	if len(names) == 0 {
+		return "there are no containers"
 	}
 	slices.Sort(names)
 	more := ""
-	if len(names) > most {
-		more = fmt.Sprintf(" and %d more", len(names)-most)
+	if n := len(names); n > most {
+		more = fmt.Sprintf(" and %d more", n-most)
 		names = names[:most]
 	}
-	return "; there are " + strings.Join(names, ", ") + more
+	return "there are " + strings.Join(names, ", ") + more
 }
 
-func (e *Engine) container(ctx context.Context, ref string, volumes *volumeCache) (*container.Settings, error) {
-	raw, err := e.api.ContainerInspect(ctx, ref)
-	if cerrdefs.IsNotFound(err) {
-		return nil, fmt.Errorf("docker: %q: %w", ref, container.ErrNoContainer)
-	}
-	if err != nil {
-		return nil, e.wrap(ctx, "inspect "+ref, err)
-	}
-	s, err := settings(raw)
-	if err != nil {
-		return nil, fmt.Errorf("docker: inspect %s: %w: %w", ref, container.ErrEngine, err)
-	}
-	for i := range s.Mounts {
-		m := &s.Mounts[i]
-		if m.Type != "volume" || m.Name == "" {
-			continue
-		}
-		v, err := volumes.get(ctx, m.Name)
-		if cerrdefs.IsNotFound(err) {
-			continue // of a container that has gone
-		}
-		if err != nil {
-			return nil, e.wrap(ctx, "inspect volume "+m.Name, err)
-		}
-		m.Driver, m.Options = v.Driver, v.Options
-	}
-	return s, nil
-}
-
-// A volumeCache inspects each volume once.
-type volumeCache struct {
-	engine *Engine
-	mu     sync.Mutex
-	known  map[string]func() (volume.Volume, error)
-}
-
-func (c *volumeCache) get(ctx context.Context, name string) (volume.Volume, error) {
-	c.mu.Lock()
-	f := c.known[name]
-	if f == nil {
-		f = sync.OnceValues(func() (volume.Volume, error) { return c.engine.api.VolumeInspect(ctx, name) })
-		c.known[name] = f
-	}
-	c.mu.Unlock()
-	return f()
-}
+var errNotDocker = errors.New("the answer is not a Docker engine's")

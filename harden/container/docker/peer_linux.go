@@ -1,29 +1,24 @@
 package docker
 
 import (
-	"context"
 	"net"
 	"syscall"
 )
 
-// peer returns the process that listens on a unix socket, or zero if the
-// kernel does not say: see SO_PEERCRED in unix(7). For a socket that a service
-// manager opened for the engine it is the service manager.
-func peer(ctx context.Context, socket string) int {
-	conn, err := (&net.Dialer{Timeout: dialTimeout}).DialContext(ctx, "unix", socket)
+// peerPID returns the process that called listen on the other end, as this
+// process numbers it; zero if it is in a PID namespace that is not seen here.
+func peerPID(c *net.UnixConn) int {
+	raw, err := c.SyscallConn()
 	if err != nil {
 		return 0
 	}
-	defer conn.Close()
-	raw, err := conn.(*net.UnixConn).SyscallConn()
-	if err != nil {
-		return 0
-	}
-	pid := 0
-	_ = raw.Control(func(fd uintptr) {
-		if cred, err := syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED); err == nil {
-			pid = int(cred.Pid)
-		}
+	var cred *syscall.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = syscall.GetsockoptUcred(int(fd), syscall.SOL_SOCKET, syscall.SO_PEERCRED)
 	})
-	return pid
+	if err != nil || credErr != nil {
+		return 0
+	}
+	return int(cred.Pid)
 }
