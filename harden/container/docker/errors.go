@@ -15,7 +15,7 @@ import (
 
 // maxBody bounds an answer that is not an archive: ten thousand containers
 // are about 20 MiB.
-const maxBody = 128 << 20
+const maxBody = 64 << 20
 
 var errTooLarge = errors.New("the answer is too large")
 
