@@ -52,9 +52,10 @@ type Control interface {
 	SetRestartPolicy(ctx context.Context, id, policy string) error
 
 	// Copy copies the tree at a path of one container to the same path of
-	// another, where a volume must be. Neither runs. Where from has no such
-	// path, an empty directory is made. Everything below the paths in skip is
-	// left out; all that is copied belongs to owner, unless that is nil.
+	// another, where a volume must be, with owners and modes, also the top's.
+	// Neither runs. Where from has no such path, an empty directory is made.
+	// Everything below the paths in skip is left out; all that is copied
+	// belongs to owner, unless that is nil.
 	Copy(ctx context.Context, from, to, path string, skip []string, owner *Owner) error
 
 	// Changed returns the paths at which a container's writable layer differs

@@ -183,6 +183,8 @@ func (a *adviser) blocked() string {
 		return "it is paused: find out why, and unpause it first"
 	case c.State != "running":
 		return fmt.Sprintf("it is %s, so that what the change does to it could not be seen: start it first", cmp.Or(c.State, "not running"))
+	case c.Health == "unhealthy":
+		return "it is unhealthy as it is, so that nothing could show whether the change agrees with it: repair it first"
 	case c.Kernel == nil:
 		return fmt.Sprintf("the change could not be verified: %v", cmp.Or(c.KernelErr, ErrNotRunning))
 	case c.Host == nil:

@@ -20,7 +20,7 @@ func (r *Recreator) cutOff(ctx context.Context) ([]*journal, error) {
 	if _, err := os.Stat(r.StateDir); errors.Is(err, os.ErrNotExist) {
 		return nil, nil // nothing was ever begun
 	}
-	info, err := r.info(ctx)
+	info, err := r.Control.Info(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -46,8 +46,10 @@ func (r *Recreator) cutOff(ctx context.Context) ([]*journal, error) {
 func (r *Recreator) peek(f journalFile) (*journal, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.held[f.base] != nil {
-		return nil, nil
+	for _, h := range r.held {
+		if h.file == f {
+			return nil, nil
+		}
 	}
 	lock, err := lockFile(f.lock())
 	if err != nil {
@@ -68,9 +70,13 @@ func (r *Recreator) Recover(ctx context.Context) ([]string, error) {
 	var names []string
 	var errs []error
 	for _, j := range cut {
-		err := r.withJournal(ctx, j.Name, func(info EngineInfo, f journalFile, j *journal) error {
+		err := r.withJournal(ctx, j.Name, func(f journalFile, j *journal) error {
 			if j == nil {
 				return nil
+			}
+			info, err := r.Control.Info(ctx)
+			if err != nil {
+				return err
 			}
 			return r.settle(ctx, info, f, j)
 		})

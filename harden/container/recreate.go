@@ -84,7 +84,7 @@ type Recreator struct {
 	patience  time.Duration // for an engine that is restarting, while undoing
 
 	mu   sync.Mutex
-	held map[string]*os.File // locks of applied transactions, by journal
+	held map[string]heldLock // of applied transactions, by the container's name
 }
 
 // Remedy returns a check that is c with a remedy: its plan recreates each
@@ -302,12 +302,16 @@ func (a *recreate) Apply(ctx context.Context, h *host.Host) error {
 
 // Revert implements [harden.Action].
 func (a *recreate) Revert(ctx context.Context, _ *host.Host) error {
-	err := a.r.withJournal(ctx, a.name, func(info EngineInfo, f journalFile, j *journal) error {
+	err := a.r.withJournal(ctx, a.name, func(f journalFile, j *journal) error {
 		switch {
 		case j == nil:
 			return errors.New("nothing is written down that could be reverted")
 		case j.Step == stepCommit:
 			return errors.New("it was committed, and can no longer be reverted")
+		}
+		info, err := a.r.Control.Info(ctx)
+		if err != nil {
+			return err
 		}
 		return a.r.undo(ctx, info, f, j)
 	})
@@ -319,7 +323,7 @@ func (a *recreate) Revert(ctx context.Context, _ *host.Host) error {
 
 // Commit implements [harden.Committer].
 func (a *recreate) Commit(ctx context.Context, _ *host.Host) error {
-	err := a.r.withJournal(ctx, a.name, func(_ EngineInfo, f journalFile, j *journal) error {
+	err := a.r.withJournal(ctx, a.name, func(f journalFile, j *journal) error {
 		switch {
 		case j == nil:
 			return nil
@@ -336,37 +340,44 @@ func (a *recreate) Commit(ctx context.Context, _ *host.Host) error {
 
 var _ harden.Committer = (*recreate)(nil)
 
+// A heldLock is that of a journal whose transaction is applied here, and
+// neither committed nor reverted yet.
+type heldLock struct {
+	file journalFile
+	lock *os.File
+}
+
 // withJournal calls do with the journal of a container, or nil, under its
-// lock, and releases the lock.
-func (r *Recreator) withJournal(ctx context.Context, name string, do func(EngineInfo, journalFile, *journal) error) error {
+// lock, and releases the lock, also one that has been held: whatever do leaves
+// undone is left to the next run.
+func (r *Recreator) withJournal(ctx context.Context, name string, do func(journalFile, *journal) error) error {
 	if err := r.valid(); err != nil {
 		return err
 	}
-	info, err := r.info(ctx)
-	if err != nil {
-		return err
+	r.mu.Lock()
+	h, ok := r.held[name]
+	delete(r.held, name)
+	r.mu.Unlock()
+	if !ok {
+		info, err := r.Control.Info(ctx)
+		if err != nil {
+			return err
+		}
+		h.file = r.journalFile(info, name)
+		if h.lock, err = r.take(h.file); err != nil {
+			return err
+		}
 	}
-	f := r.journalFile(info, name)
-	lock, err := r.take(f)
-	if err != nil {
-		return err
-	}
-	j, err := f.load()
+	j, err := h.file.load()
 	if err == nil {
-		err = do(info, f, j)
+		err = do(h.file, j)
 	}
-	return errors.Join(err, unlockFile(lock))
+	return errors.Join(err, unlockFile(h.lock))
 }
 
-// take takes the lock of a journal, or takes over the one that an applied
-// transaction holds.
 func (r *Recreator) take(f journalFile) (*os.File, error) {
-	r.mu.Lock() // also keeps cutOff from looking just now
+	r.mu.Lock() // keeps peek from looking just now
 	defer r.mu.Unlock()
-	if lock := r.held[f.base]; lock != nil {
-		delete(r.held, f.base)
-		return lock, nil
-	}
 	lock, err := lockFile(f.lock())
 	if err != nil {
 		return nil, fmt.Errorf("container: lock: %w", err)
@@ -374,33 +385,24 @@ func (r *Recreator) take(f journalFile) (*os.File, error) {
 	return lock, nil
 }
 
-func (r *Recreator) hold(f journalFile, lock *os.File) {
+func (r *Recreator) hold(name string, h heldLock) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.held == nil {
-		r.held = make(map[string]*os.File)
+		r.held = make(map[string]heldLock)
 	}
-	r.held[f.base] = lock
-}
-
-func (r *Recreator) holds(f journalFile) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.held[f.base] != nil
+	r.held[name] = h
 }
 
 func (r *Recreator) apply(ctx context.Context, h *host.Host, a *recreate) (err error) {
 	if err := os.MkdirAll(r.StateDir, 0o700); err != nil {
 		return err
 	}
-	info, err := r.info(ctx)
+	info, err := r.Control.Info(ctx)
 	if err != nil {
 		return err
 	}
 	f := r.journalFile(info, a.name)
-	if r.holds(f) {
-		return errLocked
-	}
 	lock, err := r.take(f)
 	if err != nil {
 		return err
@@ -408,7 +410,7 @@ func (r *Recreator) apply(ctx context.Context, h *host.Host, a *recreate) (err e
 	applied := false
 	defer func() {
 		if applied {
-			r.hold(f, lock)
+			r.hold(a.name, heldLock{f, lock})
 		} else {
 			err = errors.Join(err, unlockFile(lock))
 		}
@@ -714,8 +716,6 @@ func (r *Recreator) look(ctx context.Context, id string) (Settings, error) {
 	return all[0], nil
 }
 
-func (r *Recreator) info(ctx context.Context) (EngineInfo, error) { return r.Control.Info(ctx) }
-
 // judge evaluates all checks for one container, on facts of its own.
 func (r *Recreator) judge(ctx context.Context, h *host.Host, id string) map[string]harden.Result {
 	ctx, done := harden.Share(ctx)
@@ -796,7 +796,10 @@ func (r *Recreator) changedOutside(ctx context.Context, id string, s *Settings, 
 	if err != nil {
 		return nil, err
 	}
-	kept := []string{"/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv"}
+	kept := []string{ // temporary, or what engines put there
+		"/dev", "/proc", "/sys", "/run", "/tmp", "/var/tmp", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/etc/mtab", "/.dockerenv",
+		"/sbin/docker-init", "/usr/sbin/docker-init",
+	}
 	for _, m := range s.Mounts {
 		kept = append(kept, path.Clean(m.Destination))
 	}

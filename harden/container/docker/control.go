@@ -7,8 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -224,9 +228,11 @@ func (e *Engine) Copy(ctx context.Context, from, to, dir string, skip []string, 
 
 	pr, pw := io.Pipe()
 	done := make(chan struct{})
+	var top *tar.Header
 	go func() {
 		defer close(done)
-		err := rewrite(pw, src, dir, skip, owner)
+		var err error
+		top, err = rewrite(pw, src, dir, skip, owner)
 		pw.CloseWithError(err)
 	}()
 	err = act(ctx, e, fmt.Sprintf("copy %s to container %q", dir, to), func(ctx context.Context) error {
@@ -234,7 +240,50 @@ func (e *Engine) Copy(ctx context.Context, from, to, dir string, skip []string, 
 	})
 	pr.CloseWithError(context.Canceled) // so that the other side ends, however this one did
 	<-done
-	return err
+	if err != nil || top == nil {
+		return err
+	}
+	return e.setTop(ctx, to, dir, top)
+}
+
+// setTop gives the directory of a volume the owner and mode in a header: an
+// engine unpacks what is in the directory, and not the directory itself.
+func (e *Engine) setTop(ctx context.Context, id, dir string, h *tar.Header) error {
+	r, err := e.inspect(ctx, id)
+	if err != nil {
+		return err
+	}
+	m := pointAt(&r, dir)
+	if m == nil || m.Source == "" {
+		return fmt.Errorf("docker: container %q has no volume at %s", id, dir)
+	}
+	if e.unix == "" {
+		return fmt.Errorf("docker: set the owner of %s: the engine is on another machine: %w", dir, errors.ErrUnsupported)
+	}
+	at := m.Source
+	if pid := e.peer(ctx); pid > 0 { // the engine may have mounts of its own
+		if seen := filepath.Join("/proc", strconv.Itoa(pid), "root", m.Source); exists(seen) {
+			at = seen
+		}
+	}
+	root, err := os.OpenRoot(at)
+	if err != nil {
+		return fmt.Errorf("docker: set the owner of %s: %w", dir, err)
+	}
+	defer root.Close()
+	err = root.Lchown(".", h.Uid, h.Gid)
+	if err == nil {
+		err = root.Chmod(".", h.FileInfo().Mode()&(fs.ModePerm|fs.ModeSticky|fs.ModeSetgid))
+	}
+	if err != nil {
+		return fmt.Errorf("docker: set the owner of %s: %w", dir, err)
+	}
+	return nil
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
 }
 
 func emptyArchive(base string, owner *container.Owner) []byte {
@@ -250,8 +299,8 @@ func emptyArchive(base string, owner *container.Owner) []byte {
 }
 
 // rewrite copies an archive whose root is named after dir so that it unpacks
-// in dir itself.
-func rewrite(w io.Writer, r io.Reader, dir string, skip []string, owner *container.Owner) error {
+// in dir itself, and returns the header of that.
+func rewrite(w io.Writer, r io.Reader, dir string, skip []string, owner *container.Owner) (top *tar.Header, err error) {
 	in, out := tar.NewReader(r), tar.NewWriter(w)
 	base := path.Base(dir)
 	inside := func(name string) (string, bool) {
@@ -265,14 +314,14 @@ func rewrite(w io.Writer, r io.Reader, dir string, skip []string, owner *contain
 	for {
 		h, err := in.Next()
 		if errors.Is(err, io.EOF) {
-			return out.Close()
+			return top, out.Close()
 		}
 		if err != nil {
-			return fmt.Errorf("read archive: %w", err)
+			return nil, fmt.Errorf("read archive: %w", err)
 		}
 		name, ok := inside(h.Name)
 		if !ok {
-			return fmt.Errorf("read archive: %q is not in %q", h.Name, base)
+			return nil, fmt.Errorf("read archive: %q is not in %q", h.Name, base)
 		}
 		full := path.Join(dir, name)
 		if slices.ContainsFunc(skip, func(s string) bool { return strings.HasPrefix(full, path.Clean(s)+"/") }) {
@@ -285,7 +334,7 @@ func rewrite(w io.Writer, r io.Reader, dir string, skip []string, owner *contain
 		if h.Typeflag == tar.TypeLink {
 			target, ok := inside(h.Linkname)
 			if !ok {
-				return fmt.Errorf("read archive: link %q is not in %q", h.Linkname, base)
+				return nil, fmt.Errorf("read archive: link %q is not in %q", h.Linkname, base)
 			}
 			h.Linkname = "./" + target
 		}
@@ -294,11 +343,14 @@ func rewrite(w io.Writer, r io.Reader, dir string, skip []string, owner *contain
 			h.Mode &^= 0o6000 // a program that becomes its owner must not change its owner
 		}
 		h.Format = tar.FormatPAX
+		if name == "." {
+			top = h
+		}
 		if err := out.WriteHeader(h); err != nil {
-			return fmt.Errorf("write archive: %w", err)
+			return nil, fmt.Errorf("write archive: %w", err)
 		}
 		if _, err := io.Copy(out, in); err != nil {
-			return fmt.Errorf("copy %s: %w", name, err)
+			return nil, fmt.Errorf("copy %s: %w", name, err)
 		}
 	}
 }
