@@ -64,6 +64,9 @@ func New(c Config) (*Engine, error) {
 	if !ok || addr == "" {
 		return nil, fmt.Errorf("docker: host %q is not of the form unix:///path or tcp://host:port", c.Host)
 	}
+	if scheme == "tcp" && strings.Contains(addr, "@") {
+		return nil, fmt.Errorf("docker: a host with a user in it is not supported") // nor shown: it may hold a password
+	}
 	e := &Engine{host: c.Host}
 	dialer := net.Dialer{Timeout: 30 * time.Second}
 	e.base = &http.Transport{
