@@ -61,11 +61,11 @@ func New(c Config) (*Engine, error) {
 		c.Host = DefaultHost
 	}
 	scheme, addr, ok := strings.Cut(c.Host, "://")
+	if path := scheme == "unix" && strings.HasPrefix(addr, "/"); !path && strings.ContainsAny(c.Host, "@?#") {
+		return nil, errors.New("docker: a host with a user or a query in it is not supported") // nor shown: it may hold a password
+	}
 	if !ok || addr == "" {
 		return nil, fmt.Errorf("docker: host %q is not of the form unix:///path or tcp://host:port", c.Host)
-	}
-	if scheme == "tcp" && strings.Contains(addr, "@") {
-		return nil, fmt.Errorf("docker: a host with a user in it is not supported") // nor shown: it may hold a password
 	}
 	e := &Engine{host: c.Host}
 	dialer := net.Dialer{Timeout: 30 * time.Second}
@@ -93,6 +93,9 @@ func New(c Config) (*Engine, error) {
 			return dialer.DialContext(ctx, "unix", addr)
 		}
 	case "tcp":
+		if h, p, err := net.SplitHostPort(strings.TrimSuffix(addr, "/")); err != nil || h == "" || p == "" {
+			return nil, fmt.Errorf("docker: host %q is not of the form tcp://host:port", c.Host)
+		}
 		if c.TLS != nil {
 			httpScheme = "https"
 		}
@@ -129,7 +132,15 @@ func (e *Engine) Info(ctx context.Context) (container.EngineInfo, error) {
 	if err != nil {
 		return container.EngineInfo{}, err
 	}
+	version, err := do(ctx, e, "ask for the version", e.cli.ServerVersion)
+	if err == nil && version.APIVersion == "" {
+		err = e.nonsense("ask for the version", errNotDocker)
+	}
+	if err != nil {
+		return container.EngineInfo{}, err
+	}
 	out := engineInfo(info)
+	out.APIVersion = version.APIVersion
 	out.Host, out.Remote = e.host, e.unix == ""
 	if e.unix != "" {
 		out.PID = e.peer(ctx)
@@ -143,6 +154,7 @@ func engineInfo(info system.Info) container.EngineInfo {
 		Version:       info.ServerVersion,
 		ID:            info.ID,
 		CgroupVersion: info.CgroupVersion,
+		DataRoot:      info.DockerRootDir,
 	}
 	for _, opt := range info.SecurityOptions {
 		fields := strings.Split(opt, ",")

@@ -73,7 +73,9 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case p == "/_ping":
 	case p == "/info":
-		fmt.Fprint(w, `{"ID":"X","ServerVersion":"20.10.24","CgroupVersion":"2","SecurityOptions":["name=seccomp,profile=default","name=userns","name=rootless"]}`)
+		fmt.Fprint(w, `{"ID":"X","ServerVersion":"20.10.24","DockerRootDir":"/data","CgroupVersion":"2","SecurityOptions":["name=seccomp,profile=default","name=userns","name=rootless"]}`)
+	case p == "/version":
+		fmt.Fprint(w, `{"Version":"20.10.24","ApiVersion":"1.41"}`)
 	case p == "/containers/json":
 		all := make([]map[string]any, f.n)
 		for i := range all {
@@ -142,7 +144,7 @@ func TestContainersOfAFakeEngine(t *testing.T) {
 	info, err := e.Info(t.Context())
 	want := container.EngineInfo{
 		Name: "docker", Version: "20.10.24", ID: "X", Host: e.host, PID: info.PID,
-		Rootless: true, UsernsRemap: true, SeccompProfile: "default", CgroupVersion: "2",
+		Rootless: true, UsernsRemap: true, SeccompProfile: "default", CgroupVersion: "2", APIVersion: "1.41", DataRoot: "/data",
 	}
 	if err != nil || info != want {
 		t.Errorf("info %+v, %v", info, err)
@@ -328,9 +330,12 @@ func (f fast) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func TestHosts(t *testing.T) {
 	for host, ok := range map[string]bool{
-		"": true, "unix:///run/docker.sock": true, "tcp://10.0.0.1:2375": true,
-		"ssh://root@10.0.0.1": false, "npipe:////./pipe/docker_engine": false, "/run/docker.sock": false, "unix://run/docker.sock": false, "tcp://": false,
-		"unix:///" + strings.Repeat("x", 200): false,
+		"": true, "unix:///run/docker.sock": true, "unix:///run/agent@home/docker.sock": true,
+		"tcp://10.0.0.1:2375": true, "tcp://[2001:db8::1]:2375": true, "tcp://engine.example:2375/": true,
+
+		"/run/docker.sock": false, "unix://run/docker.sock": false, "unix://": false, "unix:///" + strings.Repeat("x", 200): false,
+		"tcp://": false, "tcp://10.0.0.1": false, "tcp://:2375": false, "tcp://10.0.0.1:": false, "tcp://2001:db8::1:2375": false, "10.0.0.1:2375": false,
+		"ssh://10.0.0.1": false, "http://10.0.0.1:2375": false, "fd://": false, "npipe:////./pipe/docker_engine": false,
 	} {
 		e, err := Open(host)
 		if (err == nil) != ok {
@@ -343,6 +348,26 @@ func TestHosts(t *testing.T) {
 	t.Setenv("DOCKER_HOST", "tcp://192.0.2.1:1")
 	if e := open(t, ""); e.host != DefaultHost {
 		t.Errorf("the environment decides: %s", e.host)
+	}
+}
+
+// An address with credentials is refused in every spelling, and no error shows
+// them.
+func TestHostsWithCredentials(t *testing.T) {
+	const secret = "hunter2"
+	for _, host := range []string{
+		"tcp://user:hunter2@10.0.0.1:2375", "tcp://hunter2@10.0.0.1:2375", "tcp://user:hunter2@", "tcp://user:hunter2@[::1",
+		"tcp://10.0.0.1:2375?token=hunter2", "tcp://10.0.0.1:2375/?token=hunter2", "tcp://10.0.0.1:2375#hunter2",
+		"http://user:hunter2@10.0.0.1:2375", "ssh://user:hunter2@10.0.0.1", "TCP://user:hunter2@10.0.0.1:2375",
+		"user:hunter2@10.0.0.1:2375", "tcp:user:hunter2@10.0.0.1:2375", "tcp:/user:hunter2@10.0.0.1:2375", "unix://user:hunter2@/run/docker.sock",
+	} {
+		e, err := Open(host)
+		if err == nil {
+			e.Close()
+			t.Errorf("%q is accepted", host)
+		} else if strings.Contains(err.Error(), secret) {
+			t.Errorf("%q: %v", host, err)
+		}
 	}
 }
 

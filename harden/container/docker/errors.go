@@ -114,7 +114,7 @@ func (e *Engine) fail(ctx context.Context, op string, err error, note *cause) er
 		return fmt.Errorf("docker: %s: %w", op, err) // the client did not get to ask
 	}
 	if note.status >= http.StatusBadRequest {
-		return fmt.Errorf("docker: %s: %w", op, err)
+		return fmt.Errorf("docker: %s at %s: %w", op, e.host, err)
 	}
 	return e.nonsense(op, err) // it could not be decoded
 }
