@@ -104,7 +104,7 @@ func judgePoint(p harden.Point, results []*Result) PointResult {
 	res := PointResult{Point: p}
 	switch {
 	case len(results) == 0:
-		res.Reason, res.Detail = harden.ReasonNotImplemented, "no check covers this point"
+		res.Reason, res.Detail = harden.ReasonNotImplemented, "not implemented: no check covers this point"
 	case failed:
 		res.Status = harden.StatusFail
 	case unknown != nil:

@@ -48,7 +48,7 @@ func ExampleText() {
 	// ? 12 Full audit trail
 	// ? 13 Kill switch
 	// ? 14 Tool allowlists
-	//      ? no check covers this point
+	//      ? not implemented: no check covers this point
 	//      → Add a check for this point to the audit.
 	//
 	// ✗ Docker       fail: Non-root user · unknown: Read-only filesystem, All

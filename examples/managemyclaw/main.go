@@ -18,6 +18,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -163,6 +164,8 @@ func (p *program) deployment() (*openclaw.Deployment, error) {
 		Engine:     engine,
 		Containers: slices.Compact(names),
 		Profile:    openclaw.Profile(),
+		Control:    engine,
+		StateDir:   filepath.Join(p.stateDir, "recreate"),
 	}, nil
 }
 

@@ -215,7 +215,7 @@ func situations(l *lab.Lab, dir string) []situation {
 		{name: "evade-shared-mount", args: mount(dir + "/shared:/shared:rshared"), fail: args("mount_propagation", "writable_paths")},
 		{
 			name: "evade-other-container's-volume", args: mount(filepath.Join(l.Dir(), "docker", "volumes") + ":/state/volumes:ro"),
-			fail: args("host_paths"), also: args("tmpfs", "writable_paths"),
+			fail: args("host_paths"), also: args("tmpfs", "writable_paths", "engine_socket", "mount_propagation"),
 		},
 		{
 			name: "evade-threads-that-differ", fail: args("non_root", "capabilities", "privileged"), also: args("seccomp"),

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/managemyclaw/hardshell/harden"
@@ -116,10 +115,16 @@ func judgePorts(p Profile) judge {
 			at := fmt.Sprintf("%s:%d->%d/%s", orDefault(port.HostIP, "*"), port.Host, port.Container, port.Protocol)
 			shown = append(shown, at)
 			ports = append(ports, port.Host)
-			if !local(port.HostIP, p.Publish) {
-				v.add(id, 0, remedy, fmt.Sprintf("port %d is published on %s", port.Container, orDefault(port.HostIP, "every address")),
-					declared("inspect NetworkSettings.Ports", at, "127.0.0.1 or ::1"))
+			if local(port.HostIP, p.Publish) {
+				continue
 			}
+			ev := declared("inspect NetworkSettings.Ports", at, "127.0.0.1 or ::1")
+			message := fmt.Sprintf("port %d/%s is published beyond loopback", port.Container, port.Protocol)
+			if i := slices.IndexFunc(v, func(f harden.Finding) bool { return f.Message == message }); i >= 0 {
+				v[i].Evidence = append(v[i].Evidence, ev) // another address of the same
+				continue
+			}
+			v.add(id, 0, remedy, message, ev)
 		}
 		if err := c.unseen(); err != nil {
 			return v.verdict(err)
@@ -128,7 +133,7 @@ func judgePorts(p Profile) judge {
 			proxy := l.Name == "docker-proxy" || l.Name == "rootlessport" || l.Name == "rootlesskit"
 			if proxy && slices.Contains(ports, l.Addr.Port()) && !local(l.Addr.Addr().String(), p.Publish) &&
 				!slices.ContainsFunc(v, func(f harden.Finding) bool {
-					return strings.Contains(f.Evidence[0].Observed, ":"+strconv.Itoa(int(l.Addr.Port()))+"->")
+					return strings.Contains(fmt.Sprint(f.Evidence), fmt.Sprintf(":%d->", l.Addr.Port()))
 				}) {
 				v.add(id+".proxy", 0, remedy, fmt.Sprintf("%s listens for it on %s", l.Name, l.Addr),
 					inspected("/proc/net/"+l.Protocol, l.Addr.String()+" "+l.Name, "loopback"))

@@ -45,6 +45,14 @@ type Deployment struct {
 
 	// Profile says what the containers may have. Start from [Profile].
 	Profile container.Profile
+
+	// Control, if set, lets the checks of containers have a remedy, which
+	// recreates a container hardened. It must be of the same engine.
+	Control container.Control
+
+	// StateDir is where the remedy writes down what it is about to do. It is
+	// required beside Control.
+	StateDir string
 }
 
 // Checks returns the checks of the deployment. Points of the framework that
@@ -53,5 +61,14 @@ func (d *Deployment) Checks() []harden.Check {
 	if d.Engine == nil {
 		return nil
 	}
-	return container.Checks(container.NewSource(d.Engine, d.Containers...), d.Profile)
+	src := container.NewSource(d.Engine, d.Containers...)
+	checks := container.Checks(src, d.Profile)
+	if d.Control == nil {
+		return checks
+	}
+	r := &container.Recreator{Control: d.Control, Source: src, Profile: d.Profile, StateDir: d.StateDir}
+	for i, c := range checks {
+		checks[i] = r.Remedy(c)
+	}
+	return checks
 }
