@@ -132,15 +132,17 @@ func (e *Engine) Info(ctx context.Context) (container.EngineInfo, error) {
 	if err != nil {
 		return container.EngineInfo{}, err
 	}
-	version, err := do(ctx, e, "ask for the version", e.cli.ServerVersion)
-	if err == nil && version.APIVersion == "" {
+	// The answer has the version of the API, and costs an engine nothing. To say
+	// its versions in full it runs programs.
+	ping, err := do(ctx, e, "ask for the version", e.cli.Ping)
+	if err == nil && ping.APIVersion == "" {
 		err = e.nonsense("ask for the version", errNotDocker)
 	}
 	if err != nil {
 		return container.EngineInfo{}, err
 	}
 	out := engineInfo(info)
-	out.APIVersion = version.APIVersion
+	out.APIVersion = ping.APIVersion
 	out.Host, out.Remote = e.host, e.unix == ""
 	if e.unix != "" {
 		out.PID = e.peer(ctx)

@@ -74,8 +74,6 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case p == "/_ping":
 	case p == "/info":
 		fmt.Fprint(w, `{"ID":"X","ServerVersion":"20.10.24","DockerRootDir":"/data","CgroupVersion":"2","SecurityOptions":["name=seccomp,profile=default","name=userns","name=rootless"]}`)
-	case p == "/version":
-		fmt.Fprint(w, `{"Version":"20.10.24","ApiVersion":"1.41"}`)
 	case p == "/containers/json":
 		all := make([]map[string]any, f.n)
 		for i := range all {
@@ -209,6 +207,19 @@ func TestWhatIsNoEngine(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// An engine of unknown version is not taken for one that has no old defects.
+func TestEngineOfNoVersion(t *testing.T) {
+	e := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		if strings.HasSuffix(r.URL.Path, "/info") {
+			io.WriteString(w, `{"ID":"X","ServerVersion":"20.10.24"}`)
+		}
+	}))
+	if info, err := e.Info(t.Context()); !errors.Is(err, container.ErrEngine) {
+		t.Errorf("%+v, %v", info, err)
 	}
 }
 
