@@ -371,8 +371,15 @@ func TestLive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	api := apiMinor(t, engine)
 	p := container.Profile{Writable: []string{"/state"}}
 	for i, s := range all {
+		switch {
+		case api >= 48 && slices.Contains(s.unknown, "loopback_leak"):
+			s.unknown = nil // Docker 28 closed it
+		case api >= 44 && s.name == "evade-writable-mount-below-a-read-only-one":
+			s.fail = nil // Docker 25 makes what is below read-only too
+		}
 		t.Run(s.name, func(t *testing.T) {
 			if refused[i] != nil {
 				t.Fatalf("the engine refuses it: %v", refused[i])
@@ -406,6 +413,19 @@ func TestLive(t *testing.T) {
 			}
 		})
 	}
+}
+
+// apiMinor returns the minor version of the engine's API, such as 41.
+func apiMinor(t *testing.T, e container.Engine) (minor int) {
+	t.Helper()
+	info, err := e.Info(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(info.APIVersion, "1.%d", &minor); err != nil {
+		t.Fatalf("API version %q: %v", info.APIVersion, err)
+	}
+	return minor
 }
 
 // judge judges one container.
