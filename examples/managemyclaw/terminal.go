@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/term"
 
@@ -23,6 +26,37 @@ func terminalWidth(w io.Writer) (int, bool) {
 		return report.DefaultWidth, true
 	}
 	return width, true
+}
+
+// printable keeps what a container is named from steering the terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) || r == '\n' {
+			return r
+		}
+		return unicode.ReplacementChar
+	}, s)
+}
+
+// wrap writes a paragraph that begins with prefix, in lines as long as fit.
+func wrap(w io.Writer, prefix, text string) {
+	width, _ := terminalWidth(w)
+	indent := strings.Repeat(" ", len(prefix)-len(strings.TrimLeft(prefix, " "))+2)
+	line := prefix
+	used := utf8.RuneCountInString(prefix)
+	for i, word := range strings.Fields(printable(text)) {
+		n := utf8.RuneCountInString(word)
+		switch {
+		case i == 0:
+		case used+1+n > width:
+			fmt.Fprintln(w, line)
+			line, used = indent, len(indent)
+		default:
+			line, used = line+" ", used+1
+		}
+		line, used = line+word, used+n
+	}
+	fmt.Fprintln(w, line)
 }
 
 // progress shows on a terminal how far an audit is, in a line that it takes

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/managemyclaw/hardshell/audit"
+	"github.com/managemyclaw/hardshell/audit/report"
+	"github.com/managemyclaw/hardshell/harden"
+	"github.com/managemyclaw/hardshell/harden/container/docker"
+	"github.com/managemyclaw/hardshell/harden/openclaw"
+)
+
+// A program is one run of the command.
+type program struct {
+	stdout, stderr io.Writer
+	getenv         func(string) string
+
+	// What the flags say.
+	engine     *docker.Engine
+	containers []string
+	stateDir   string
+	waivers    []audit.Waiver
+	format     string
+	full       bool
+	timeout    time.Duration
+	plan       bool // of harden
+}
+
+// A usageError is a command line that makes no sense.
+type usageError string
+
+func (e usageError) Error() string { return string(e) }
+
+var formats = map[string]func(io.Writer, *audit.Report) error{
+	"text": nil, // as wide and colourful as the terminal
+	"json": report.JSON, "sarif": report.SARIF, "junit": report.JUnit,
+}
+
+// parse reads the flags that all commands have, and those that more adds. Its
+// error is a usageError or [flag.ErrHelp].
+func (p *program) parse(command string, args []string, more func(*flag.FlagSet)) error {
+	var dockerHost, waivers string
+	fs := flag.NewFlagSet("managemyclaw "+command, flag.ContinueOnError)
+	fs.SetOutput(io.Discard) // run says what is wrong
+	fs.StringVar(&dockerHost, "docker-host", cmp.Or(p.getenv("DOCKER_HOST"), docker.DefaultHost), "`URL` of the container engine")
+	fs.Func("container", "`NAME` of the agent's container; may be given several times, or several\nnames with commas; without it, the containers that run", p.addContainers)
+	fs.StringVar(&p.stateDir, "state-dir", "/var/lib/hardshell", "`DIR` for journals and the record of changes")
+	fs.StringVar(&waivers, "waivers", "", "`FILE` of violations that somebody answers for; harden closes them all the same")
+	fs.StringVar(&p.format, "format", "text", "text, json, sarif or junit")
+	fs.BoolVar(&p.full, "full", false, "show every point, every check and what was seen")
+	fs.DurationVar(&p.timeout, "timeout", harden.DefaultTimeout, "time for each check")
+	if more != nil {
+		more(fs)
+	}
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		fs.SetOutput(p.stdout)
+		fs.Usage()
+		return err
+	} else if err != nil {
+		return usageError(fmt.Sprintf("%v (see managemyclaw %s -h)", err, command))
+	}
+	_, known := formats[p.format]
+	switch {
+	case fs.NArg() > 0:
+		return usageError(fmt.Sprintf("unexpected argument %q", fs.Arg(0)))
+	case !known:
+		return usageError(fmt.Sprintf("unknown format %q: use text, json, sarif or junit", p.format))
+	case p.timeout <= 0:
+		return usageError("the timeout must be positive")
+	}
+	var err error
+	if p.engine, err = docker.Open(dockerHost); err != nil {
+		return usageError(err.Error())
+	}
+	if waivers != "" {
+		if p.waivers, err = readWaivers(waivers); err != nil {
+			return usageError(err.Error())
+		}
+	}
+	return nil
+}
+
+// addContainers adds the names in a value of --container. An empty one, as of
+// an unset variable in a script, must not come to mean every container.
+func (p *program) addContainers(names string) error {
+	for name := range strings.SplitSeq(names, ",") {
+		if name = strings.TrimSpace(name); name == "" {
+			return errors.New("a name is missing")
+		}
+		if !slices.Contains(p.containers, name) {
+			p.containers = append(p.containers, name)
+		}
+	}
+	return nil
+}
+
+func readWaivers(name string) ([]audit.Waiver, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, fmt.Errorf("waivers: %w", err)
+	}
+	defer f.Close()
+	waivers, err := audit.ParseWaivers(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return waivers, nil
+}
+
+// deployment returns the agent's deployment as the flags name it.
+func (p *program) deployment() *openclaw.Deployment {
+	return &openclaw.Deployment{
+		Engine:     p.engine,
+		Containers: p.containers,
+		Profile:    openclaw.Profile(),
+		Control:    p.engine,
+		StateDir:   filepath.Join(p.stateDir, "recreate"),
+	}
+}

@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/managemyclaw/hardshell/audit"
+	"github.com/managemyclaw/hardshell/harden"
+	"github.com/managemyclaw/hardshell/harden/host"
+)
+
+// propose shows what could be done, and what nobody can say.
+func (p *program) propose(ctx context.Context, checks []harden.Check) (int, error) {
+	view := &host.Local().View
+	now, err := (&audit.Auditor{Timeout: p.timeout}).Run(ctx, view, checks...)
+	if err != nil {
+		return exitFail, err
+	}
+	var unknown []harden.Result
+	for _, r := range now.Results {
+		if r.Status == harden.StatusUnknown {
+			unknown = append(unknown, r.Result)
+		}
+	}
+	proposals := harden.Propose(ctx, view, p.timeout, checks...)
+	if ctx.Err() != nil {
+		return exitUnknown, errInterrupted
+	}
+	code := exitPass
+	if len(unknown) > 0 {
+		code = exitUnknown
+	}
+	for _, q := range proposals {
+		if q.Err != nil || len(q.Plan.Manual) > 0 {
+			code = exitFail
+		}
+	}
+	if p.format == "json" {
+		return code, writeProposalsJSON(p.stdout, proposals, unknown)
+	}
+	writeProposals(p.stdout, proposals, unknown)
+	return code, nil
+}
+
+func writeProposals(w io.Writer, proposals []harden.Proposal, unknown []harden.Result) {
+	if len(proposals)+len(unknown) == 0 {
+		fmt.Fprintln(w, "There is nothing to do.")
+		return
+	}
+	for _, q := range proposals {
+		fmt.Fprintf(w, "✗ %s: %s\n", q.Result.Info.ID, printable(q.Result.Info.Title))
+		switch {
+		case q.Err != nil:
+			wrap(w, "    no plan: ", q.Err.Error())
+		case len(q.Plan.Actions) == 0 && len(q.Plan.Manual) == 0:
+			fmt.Fprintln(w, "    by the change above")
+		default:
+			writePlan(w, q.Plan)
+		}
+	}
+	for _, r := range unknown {
+		fmt.Fprintf(w, "? %s: %s\n", r.Info.ID, printable(r.Info.Title))
+		wrap(w, "    not known: ", r.Detail)
+	}
+	fmt.Fprintln(w, "\nThis is a plan. Nothing was changed.")
+}
+
+// writePlan writes a plan for people.
+func writePlan(w io.Writer, plan harden.Plan) {
+	for _, a := range plan.Actions {
+		c := a.Change()
+		wrap(w, "  ▸ ", c.Subject+": "+c.Summary)
+		writeChange(w, c)
+	}
+	for _, note := range plan.Notes {
+		wrap(w, "    note: ", note)
+	}
+	for _, step := range plan.Manual {
+		wrap(w, "    by hand: ", step)
+	}
+}
+
+// writeChange writes what a change is from and to: side by side where each
+// line says of one thing, as "thing: state".
+func writeChange(w io.Writer, c harden.Change) {
+	before, after := lines(c.Before), lines(c.After)
+	sideBySide := len(before) == len(after)
+	for i := 0; sideBySide && i < len(before); i++ {
+		thing, _, ok := strings.Cut(before[i], ": ")
+		sideBySide = ok && strings.HasPrefix(after[i], thing+": ")
+	}
+	if sideBySide {
+		for i, line := range before {
+			thing, state, _ := strings.Cut(line, ": ")
+			wrap(w, "    - ", thing+": "+state+" → "+strings.TrimPrefix(after[i], thing+": "))
+		}
+		return
+	}
+	for _, line := range before {
+		fmt.Fprintf(w, "    - %s\n", printable(line))
+	}
+	for _, line := range after {
+		fmt.Fprintf(w, "    + %s\n", printable(line))
+	}
+}
+
+func lines(text string) []string {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(text, "\n"), "\n")
+}
+
+func writeProposalsJSON(w io.Writer, proposals []harden.Proposal, unknown []harden.Result) error {
+	type proposal struct {
+		ID      string          `json:"id"`
+		Changes []harden.Change `json:"changes"`
+		Notes   []string        `json:"notes"`
+		Manual  []string        `json:"manual"`
+		Error   string          `json:"error,omitempty"`
+	}
+	type unknownCheck struct {
+		ID     string        `json:"id"`
+		Reason harden.Reason `json:"reason"`
+		Detail string        `json:"detail"`
+	}
+	out := struct {
+		Schema    string         `json:"schema"`
+		Proposals []proposal     `json:"proposals"`
+		Unknown   []unknownCheck `json:"unknown"`
+	}{"hardshell.plan/v1", []proposal{}, []unknownCheck{}}
+	for _, q := range proposals {
+		o := proposal{
+			ID: q.Result.Info.ID, Changes: []harden.Change{},
+			Notes: append([]string{}, q.Plan.Notes...), Manual: append([]string{}, q.Plan.Manual...),
+		}
+		for _, a := range q.Plan.Actions {
+			o.Changes = append(o.Changes, a.Change())
+		}
+		if q.Err != nil {
+			o.Error = q.Err.Error()
+		}
+		out.Proposals = append(out.Proposals, o)
+	}
+	for _, r := range unknown {
+		out.Unknown = append(out.Unknown, unknownCheck{r.Info.ID, r.Reason, r.Detail})
+	}
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(out)
+}
