@@ -162,7 +162,7 @@ func (v *volumeCache) options(ctx context.Context, name string) (map[string]stri
 			if errors.Is(err, container.ErrNoContainer) { // a volume, in fact; it went with its container
 				return nil, nil
 			}
-			return vol.Options, err
+			return volumeOptions(vol.Options), err
 		})
 		if v.known == nil {
 			v.known = make(map[string]func() (map[string]string, error))
@@ -171,6 +171,29 @@ func (v *volumeCache) options(ctx context.Context, name string) (map[string]stri
 	}
 	v.mu.Unlock()
 	return ask()
+}
+
+// volumeOptions returns those of a volume's options that say what is mounted.
+// Others are a driver's own, and may be secrets; so may be what a share is
+// mounted with, such as password=, so that of those only names are kept.
+func volumeOptions(options map[string]string) map[string]string {
+	harmless := []string{"addr", "gid", "mode", "nfsvers", "size", "uid", "vers"}
+	kept := make(map[string]string)
+	for _, name := range []string{"type", "o", "device"} {
+		if value, ok := options[name]; ok {
+			kept[name] = value
+		}
+	}
+	if o, ok := kept["o"]; ok {
+		parts := strings.Split(o, ",")
+		for i, p := range parts {
+			if key, _, ok := strings.Cut(p, "="); ok && !slices.Contains(harmless, key) {
+				parts[i] = key + "=(not shown)"
+			}
+		}
+		kept["o"] = strings.Join(parts, ",")
+	}
+	return kept
 }
 
 // settings translates what an engine says of a container. It does not trust
@@ -356,7 +379,7 @@ func addAsked(m *container.Mount, a mount.Mount) {
 		m.TmpfsOpts = strings.Join(opts, ",")
 	}
 	if v := a.VolumeOptions; v != nil && v.DriverConfig != nil && len(v.DriverConfig.Options) > 0 {
-		m.Options = maps.Clone(v.DriverConfig.Options)
+		m.Options = volumeOptions(v.DriverConfig.Options)
 	}
 }
 
