@@ -108,13 +108,13 @@ func TestHardenPassesTheChecks(t *testing.T) {
 // Some containers are not for a program to recreate, and it says why.
 func TestHardenRefuses(t *testing.T) {
 	for want, c := range map[string]container.Container{
-		"--rm":           running(func(s *container.Settings) { s.AutoRemove = true }),
-		"swarm":          running(func(s *container.Settings) { s.ManagedBy = "swarm" }),
-		"kubernetes":     running(func(s *container.Settings) { s.ManagedBy = "kubernetes" }),
-		"paused":         running(func(s *container.Settings) { s.State = "paused" }),
-		"exited":         running(func(s *container.Settings) { s.State, s.PID = "exited", 0 }),
-		"unhealthy":      running(func(s *container.Settings) { s.Health = "unhealthy" }),
-		"not be verifie": {Settings: container.Settings{ID: "1", State: "running", PID: 1}, KernelErr: container.ErrRemote},
+		"--rm":            running(func(s *container.Settings) { s.AutoRemove = true }),
+		"swarm":           running(func(s *container.Settings) { s.ManagedBy = "swarm" }),
+		"kubernetes":      running(func(s *container.Settings) { s.ManagedBy = "kubernetes" }),
+		"paused":          running(func(s *container.Settings) { s.State = "paused" }),
+		"exited":          running(func(s *container.Settings) { s.State, s.PID = "exited", 0 }),
+		"unhealthy":       running(func(s *container.Settings) { s.Health = "unhealthy" }),
+		"another machine": {Settings: container.Settings{ID: "1", State: "running", PID: 1}, KernelErr: container.ErrRemote},
 	} {
 		a := container.Harden(c, container.Profile{})
 		if !a.Hardening.IsZero() || !strings.Contains(fmt.Sprint(a.Manual), want) {
@@ -171,6 +171,14 @@ func TestHardenLeavesTheHostsNetwork(t *testing.T) {
 		if a.Hardening.Bridge != ok || ok != slices.Equal(a.Hardening.Ports, want) || ok != (len(a.Manual) == 0) {
 			t.Errorf("%q: %+v", address, a)
 		}
+	}
+}
+
+// No check asks for it, and yet what is shared on purpose is not left so.
+func TestHardenUnsharesIPC(t *testing.T) {
+	c := running(func(s *container.Settings) { s.IpcMode = "shareable" })
+	if a := container.Harden(c, container.Profile{}); !slices.Contains(a.Hardening.Private, "ipc") {
+		t.Errorf("%+v", a.Hardening)
 	}
 }
 

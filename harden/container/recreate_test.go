@@ -492,3 +492,104 @@ func TestStateDirThatCannotBeWritten(t *testing.T) {
 	os.Remove(file)
 	m.whole(t, false)
 }
+
+// A new container that runs, and is worse in something, is not kept.
+func TestNewContainerThatFailsACheck(t *testing.T) {
+	m := newMemory(t)
+	m.Run = func(s *container.Settings) {
+		if s.ReadonlyRootfs {
+			s.Privileged = true
+		}
+	}
+	fixes, err := memoryFix(t.Context(), m.recreator(), "container.read_only_root")
+	if err != nil || len(fixes) != 1 || fixes[0].Err == nil || !strings.Contains(fixes[0].Err.Error(), "container.privileged was pass and is fail") {
+		t.Errorf("%+v %v", fixes, err)
+	}
+	m.whole(t, false)
+}
+
+// A commit that fails half-way cannot be reverted, and the next run finishes it.
+func TestCommitThatFails(t *testing.T) {
+	m := newMemory(t)
+	r := m.recreator()
+	a := planOne(t, r)
+	if err := a.Apply(t.Context(), new(host.Host)); err != nil {
+		t.Fatal(err)
+	}
+	m.ctl.Before = func(_ context.Context, c containertest.Call) error {
+		if c.Method == "Remove" {
+			return errBefore
+		}
+		return nil
+	}
+	if err := a.Commit(t.Context(), new(host.Host)); !errors.Is(err, errBefore) {
+		t.Errorf("%v", err)
+	}
+	m.ctl.Before = nil
+	if err := a.Revert(t.Context(), new(host.Host)); err == nil {
+		t.Error("reverted what was committed")
+	}
+	if _, err := r.Recover(t.Context()); err != nil {
+		t.Error(err)
+	}
+	m.whole(t, true)
+}
+
+// Files that would be lost are not: the container that has them is kept.
+func TestUndeclaredFilesAreKept(t *testing.T) {
+	m := newMemory(t)
+	m.Vanish("agent")
+	m.Add(container.Settings{Name: "agent", RestartPolicy: "always", NetworkMode: "bridge"}, map[string]string{"/opt/notes": "mine", "/tmp/x": "temporary"})
+	fixes, err := memoryFix(t.Context(), m.recreator(), "container.read_only_root")
+	if err != nil || len(fixes) != 1 || !fixes[0].Changed || !strings.Contains(fmt.Sprint(fixes[0].Plan.Notes), "/opt/notes. The old container is kept") {
+		t.Fatalf("%+v %v", fixes, err)
+	}
+	names := m.Names()
+	if len(names) != 2 || !strings.HasPrefix(names[1], "agent-before-hardening-") {
+		t.Fatalf("%q", names)
+	}
+	if content, _ := m.File(names[1], "/opt/notes"); content != "mine" {
+		t.Error("the file is gone")
+	}
+	m.Restart()
+	if all, err := m.Containers(t.Context()); err != nil || len(all) != 1 || all[0].Name != "agent" {
+		t.Errorf("%+v %v", all, err)
+	}
+}
+
+// A container that others share namespaces with is not pulled from under them.
+func TestOthersJoined(t *testing.T) {
+	for _, mode := range []string{"container:agent", "container:"} {
+		m := newMemory(t)
+		if mode == "container:" {
+			mode += m.id[:12]
+		}
+		r := m.recreator()
+		a := planOne(t, r)
+		m.Add(container.Settings{Name: "cli", NetworkMode: mode}, nil)
+		if err := a.Apply(t.Context(), new(host.Host)); !errors.Is(err, harden.ErrStale) {
+			t.Errorf("%v", err)
+		}
+		fixes, err := memoryFix(t.Context(), r, "container.read_only_root")
+		if err != nil || len(fixes) != 1 || fixes[0].Changed || !strings.Contains(fmt.Sprint(fixes[0].Plan.Manual), "container/cli") {
+			t.Errorf("%+v %v", fixes, err)
+		}
+	}
+}
+
+// What was planned for another state of things is not applied.
+func TestStale(t *testing.T) {
+	m := newMemory(t)
+	a := planOne(t, m.recreator())
+	s, err := m.Containers(t.Context(), "agent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.Vanish("agent")
+	s[0].Privileged = true
+	m.Add(s[0], m.files)
+	if err := a.Apply(t.Context(), new(host.Host)); !errors.Is(err, harden.ErrStale) {
+		t.Errorf("%v", err)
+	}
+	m.whole(t, false)
+}
