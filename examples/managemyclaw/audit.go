@@ -24,7 +24,10 @@ func (p *program) audit(ctx context.Context, args []string) (int, error) {
 // report audits and writes the report.
 func (p *program) report(ctx context.Context, checks []harden.Check) (int, error) {
 	progress := newProgress(p.stderr, len(checks))
-	auditor := &audit.Auditor{Timeout: p.timeout, Waivers: p.waivers, Progress: progress.done}
+	auditor := &audit.Auditor{
+		Timeout: p.timeout, Waivers: p.waivers, Progress: progress.done,
+		Concurrency: len(checks), // they wait for the same engine, and should do so at once
+	}
 	r, err := auditor.Run(ctx, &host.Local().View, checks...)
 	progress.clear()
 	if err != nil {

@@ -25,6 +25,7 @@ type program struct {
 	getenv         func(string) string
 
 	// What the flags say.
+	dockerHost string
 	engine     *docker.Engine
 	containers []string
 	stateDir   string
@@ -48,10 +49,10 @@ var formats = map[string]func(io.Writer, *audit.Report) error{
 // parse reads the flags that all commands have, and those that more adds. Its
 // error is a usageError or [flag.ErrHelp].
 func (p *program) parse(command string, args []string, more func(*flag.FlagSet)) error {
-	var dockerHost, waivers string
+	var waivers string
 	fs := flag.NewFlagSet("managemyclaw "+command, flag.ContinueOnError)
 	fs.SetOutput(io.Discard) // run says what is wrong
-	fs.StringVar(&dockerHost, "docker-host", cmp.Or(p.getenv("DOCKER_HOST"), docker.DefaultHost), "`URL` of the container engine")
+	fs.StringVar(&p.dockerHost, "docker-host", cmp.Or(p.getenv("DOCKER_HOST"), docker.DefaultHost), "`URL` of the container engine")
 	fs.Func("container", "`NAME` of the agent's container; may be given several times, or several\nnames with commas; without it, the containers that run", p.addContainers)
 	fs.StringVar(&p.stateDir, "state-dir", "/var/lib/hardshell", "`DIR` for journals and the record of changes")
 	fs.StringVar(&waivers, "waivers", "", "`FILE` of violations that somebody answers for; harden closes them all the same")
@@ -78,7 +79,7 @@ func (p *program) parse(command string, args []string, more func(*flag.FlagSet))
 		return usageError("the timeout must be positive")
 	}
 	var err error
-	if p.engine, err = docker.Open(dockerHost); err != nil {
+	if p.engine, err = docker.Open(p.dockerHost); err != nil {
 		return usageError(err.Error())
 	}
 	if waivers != "" {

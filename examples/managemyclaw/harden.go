@@ -53,10 +53,12 @@ func (p *program) choose(ctx context.Context) error {
 	within, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	found, err := p.engine.Containers(within, p.containers...)
-	if ctx.Err() != nil {
+	switch {
+	case ctx.Err() != nil:
 		return errInterrupted
-	}
-	if err != nil {
+	case errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("the container engine at %s does not answer within %v", p.dockerHost, p.timeout)
+	case err != nil:
 		return err
 	}
 	if len(p.containers) == 0 && len(found) > 1 {

@@ -15,7 +15,7 @@ import (
 // propose shows what could be done, and what nobody can say.
 func (p *program) propose(ctx context.Context, checks []harden.Check) (int, error) {
 	view := &host.Local().View
-	now, err := (&audit.Auditor{Timeout: p.timeout}).Run(ctx, view, checks...)
+	now, err := (&audit.Auditor{Timeout: p.timeout, Concurrency: len(checks)}).Run(ctx, view, checks...)
 	if err != nil {
 		return exitFail, err
 	}
