@@ -91,7 +91,8 @@ func Unescape(s string) string {
 
 // Below reports whether name is dir or below it. Both are clean and absolute.
 func Below(name, dir string) bool {
-	return dir == "/" || name == dir || strings.HasPrefix(name, dir+"/")
+	rest, ok := strings.CutPrefix(name, dir)
+	return ok && (rest == "" || rest[0] == '/' || dir == "/")
 }
 
 // Tree is a mount tree, indexed.
