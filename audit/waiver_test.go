@@ -45,46 +45,92 @@ func TestWaiverBySituation(t *testing.T) {
 		waived    []bool
 		waivers2  string // status and findings of the result about the waivers
 	}{
-		{"by the ID of the check", failing(on("container/web")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} },
-			harden.StatusWaived, []bool{true}, "pass"},
-		{"by the ID of the finding", failing(kind), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts.writable", "container/*")} },
-			harden.StatusWaived, []bool{true}, "pass"},
-		{"by the ID of the check though the finding has one", failing(kind), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} },
-			harden.StatusWaived, []bool{true}, "pass"},
-		{"only one of two kinds", failing(kind, on("container/web")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts.writable", "")} },
-			harden.StatusFail, []bool{true, false}, "pass"},
-		{"only one of two subjects", failing(on("container/web"), on("container/db")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "container/d*")} },
-			harden.StatusFail, []bool{false, true}, "pass"},
+		{
+			"by the ID of the check", failing(on("container/web")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} },
+			harden.StatusWaived,
+			[]bool{true},
+			"pass",
+		},
+		{
+			"by the ID of the finding", failing(kind), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts.writable", "container/*")} },
+			harden.StatusWaived,
+			[]bool{true},
+			"pass",
+		},
+		{
+			"by the ID of the check though the finding has one", failing(kind), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} },
+			harden.StatusWaived,
+			[]bool{true},
+			"pass",
+		},
+		{
+			"only one of two kinds", failing(kind, on("container/web")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts.writable", "")} },
+			harden.StatusFail,
+			[]bool{true, false},
+			"pass",
+		},
+		{
+			"only one of two subjects", failing(on("container/web"), on("container/db")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "container/d*")} },
+			harden.StatusFail,
+			[]bool{false, true},
+			"pass",
+		},
 		{"two waivers for two subjects", failing(on("container/web"), on("container/db")), func() []audit.Waiver {
 			return []audit.Waiver{waiver("c.mounts", "container/web"), waiver("c.mounts", "container/db")}
 		}, harden.StatusWaived, []bool{true, true}, "pass"},
-		{"a star does not cross a slash", failing(on("container/web/x")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "container/*")} },
-			harden.StatusFail, nil, "fail audit.waivers.unmatched"},
-		{"of another check", failing(on("x")), func() []audit.Waiver { return []audit.Waiver{waiver("c.other", "")} },
-			harden.StatusFail, nil, "fail audit.waivers.unmatched"},
-		{"a prefix of the ID is not the ID", failing(kind), func() []audit.Waiver { return []audit.Waiver{waiver("c", "")} },
-			harden.StatusFail, nil, "fail audit.waivers.unmatched"},
-		{"expired at this moment", failing(on("x")), func() []audit.Waiver { return []audit.Waiver{expired("c.mounts", "")} },
-			harden.StatusFail, nil, "fail audit.waivers.expired"},
+		{
+			"a star does not cross a slash", failing(on("container/web/x")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "container/*")} },
+			harden.StatusFail, nil, "fail audit.waivers.unmatched",
+		},
+		{
+			"of another check", failing(on("x")), func() []audit.Waiver { return []audit.Waiver{waiver("c.other", "")} },
+			harden.StatusFail, nil, "fail audit.waivers.unmatched",
+		},
+		{
+			"a prefix of the ID is not the ID", failing(kind), func() []audit.Waiver { return []audit.Waiver{waiver("c", "")} },
+			harden.StatusFail, nil, "fail audit.waivers.unmatched",
+		},
+		{
+			"expired at this moment", failing(on("x")), func() []audit.Waiver { return []audit.Waiver{expired("c.mounts", "")} },
+			harden.StatusFail, nil, "fail audit.waivers.expired",
+		},
 		{"expired and renewed for one", failing(on("x"), on("y")), func() []audit.Waiver {
 			return []audit.Waiver{expired("c.mounts", ""), waiver("c.mounts", "x")}
 		}, harden.StatusFail, []bool{true, false}, "fail audit.waivers.expired"},
-		{"of what passes", passing(harden.LevelProbed), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} },
-			harden.StatusPass, nil, "fail audit.waivers.unmatched"},
-		{"of what does not apply", func(context.Context, *host.View) (harden.Verdict, error) { return harden.NotApplicable("n"), nil },
-			func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} }, harden.StatusNotApplicable, nil, "fail audit.waivers.unmatched"},
-		{"of what is unknown", erring(errors.New("no")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} },
-			harden.StatusUnknown, nil, "unknown"},
-		{"of a kind of finding of what is unknown", erring(errors.New("no")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts.writable", "")} },
-			harden.StatusUnknown, nil, "unknown"},
-		{"of a kind that no check goes by, where one is unknown", erring(errors.New("no")), func() []audit.Waiver { return []audit.Waiver{waiver("elsewhere", "")} },
-			harden.StatusUnknown, nil, "unknown"},
-		{"of another check, where one is unknown", erring(errors.New("no")), func() []audit.Waiver { return []audit.Waiver{waiver("p.passes", "")} },
-			harden.StatusUnknown, nil, "fail audit.waivers.unmatched"},
-		{"of all that was seen where something was not", partly(errors.New("container/db: no")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} },
-			harden.StatusUnknown, []bool{true}, "pass"},
-		{"of a subject that may be among those not seen", partly(errors.New("container/db: no")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "container/db")} },
-			harden.StatusFail, nil, "unknown"},
+		{
+			"of what passes", passing(harden.LevelProbed), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} },
+			harden.StatusPass, nil, "fail audit.waivers.unmatched",
+		},
+		{
+			"of what does not apply", func(context.Context, *host.View) (harden.Verdict, error) { return harden.NotApplicable("n"), nil },
+			func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} }, harden.StatusNotApplicable, nil, "fail audit.waivers.unmatched",
+		},
+		{
+			"of what is unknown", erring(errors.New("no")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} },
+			harden.StatusUnknown, nil, "unknown",
+		},
+		{
+			"of a kind of finding of what is unknown", erring(errors.New("no")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts.writable", "")} },
+			harden.StatusUnknown, nil, "unknown",
+		},
+		{
+			"of a kind that no check goes by, where one is unknown", erring(errors.New("no")), func() []audit.Waiver { return []audit.Waiver{waiver("elsewhere", "")} },
+			harden.StatusUnknown, nil, "unknown",
+		},
+		{
+			"of another check, where one is unknown", erring(errors.New("no")), func() []audit.Waiver { return []audit.Waiver{waiver("p.passes", "")} },
+			harden.StatusUnknown, nil, "fail audit.waivers.unmatched",
+		},
+		{
+			"of all that was seen where something was not", partly(errors.New("container/db: no")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "")} },
+			harden.StatusUnknown,
+			[]bool{true},
+			"pass",
+		},
+		{
+			"of a subject that may be among those not seen", partly(errors.New("container/db: no")), func() []audit.Waiver { return []audit.Waiver{waiver("c.mounts", "container/db")} },
+			harden.StatusFail, nil, "unknown",
+		},
 	} {
 		t.Run(tt.situation, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -223,7 +223,6 @@ func TestEditFile(t *testing.T) {
 					if err := step(m); m.Changes() > changes {
 						require.ErrorIs(t, err, errDisk)
 						assert.Empty(t, before.Diff(m.Snapshot()))
-						before = m.Snapshot()
 					}
 					if err := e.Apply(t.Context(), m.Host()); err == nil {
 						before = m.Snapshot()

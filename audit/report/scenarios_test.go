@@ -99,9 +99,11 @@ var scenarios = []struct {
 	{"hardened", with()},
 	{"mixed", with(
 		fail(harden.PointNonRoot,
-			harden.Finding{Subject: "container/openclaw", Message: "process 4711 (node) runs as root", Severity: harden.SeverityCritical,
+			harden.Finding{
+				Subject: "container/openclaw", Message: "process 4711 (node) runs as root", Severity: harden.SeverityCritical,
 				Remedy:   "Set user: \"1000:1000\" for the service and recreate the container.",
-				Evidence: []harden.Evidence{{Source: "/proc/4711/status", Observed: "Uid: 0 0 0 0", Expected: "no id 0", Level: harden.LevelInspected}}},
+				Evidence: []harden.Evidence{{Source: "/proc/4711/status", Observed: "Uid: 0 0 0 0", Expected: "no id 0", Level: harden.LevelInspected}},
+			},
 			harden.Finding{Subject: "container/web", Message: "belongs to the group root"}),
 		unknown(harden.PointDockerUser, harden.ReasonTool, `run iptables-save: exec: "iptables-save": executable file not found in $PATH`),
 		fail(harden.PointLocalhost, harden.Finding{ID: "network.localhost.published", Subject: "0.0.0.0:18789", Message: "everyone who reaches this machine reaches the gateway"}),

@@ -150,8 +150,8 @@ func isBlock(n *yaml.Node, kind yaml.Kind) bool {
 }
 
 // end returns where n ends: behind the last byte of its text, without comments
-// and blanks. flow says that n is inside of a flow collection.
-func (d *document) end(n *yaml.Node, flow bool) (int, error) {
+// and blanks.
+func (d *document) end(n *yaml.Node) (int, error) {
 	if n.Kind == yaml.MappingNode || n.Kind == yaml.SequenceNode {
 		if isFlow(n) {
 			at, err := d.body(n)
@@ -164,12 +164,12 @@ func (d *document) end(n *yaml.Node, flow bool) (int, error) {
 			return 0, errShape
 		}
 		last := n.Content[len(n.Content)-1]
-		at, err := d.end(last, false)
+		at, err := d.end(last)
 		if err != nil {
 			return 0, err
 		}
 		if n.Kind == yaml.MappingNode && isAbsent(last) {
-			key, err := d.end(n.Content[len(n.Content)-2], false)
+			key, err := d.end(n.Content[len(n.Content)-2])
 			if err != nil {
 				return 0, err
 			}
@@ -393,7 +393,7 @@ func (s *splices) replace(key, v *yaml.Node, flow bool, text string) error {
 	if err != nil {
 		return err
 	}
-	to, err := s.end(v, flow)
+	to, err := s.end(v)
 	if err != nil {
 		return err
 	}
@@ -456,7 +456,7 @@ func (s *splices) indent(at int) string {
 
 // colon returns the offset behind the colon after a key.
 func (s *splices) colon(key *yaml.Node) (int, error) {
-	at, err := s.end(key, true)
+	at, err := s.end(key)
 	if err != nil {
 		return 0, err
 	}
@@ -487,7 +487,7 @@ func (s *splices) comments(n *yaml.Node, from, to int) ([]string, error) {
 		if err != nil {
 			return err
 		}
-		b, err := s.end(n, flow)
+		b, err := s.end(n)
 		if err != nil {
 			return err
 		}
@@ -571,7 +571,7 @@ func (s *splices) remove(m *yaml.Node, key string) error {
 		return err
 	}
 	if !isAbsent(v) {
-		if to, err = s.end(v, false); err != nil {
+		if to, err = s.end(v); err != nil {
 			return err
 		}
 	}
@@ -609,7 +609,7 @@ func (s *splices) insert(m *yaml.Node, key, text string, lines []string) error {
 	if isAbsent(last) {
 		at, err = s.colon(m.Content[len(m.Content)-2])
 	} else {
-		at, err = s.end(last, false)
+		at, err = s.end(last)
 	}
 	if err != nil {
 		return err
@@ -638,7 +638,7 @@ func (s *splices) editList(key, v *yaml.Node, inFlow bool, item func(*yaml.Node)
 	texts := make([]string, len(v.Content))
 	keep := make([]bool, len(v.Content))
 	for i, n := range v.Content {
-		raw, err := s.raw(n, isFlow(v))
+		raw, err := s.raw(n)
 		if err != nil {
 			return err
 		}
@@ -674,7 +674,7 @@ func (s *splices) editList(key, v *yaml.Node, inFlow bool, item func(*yaml.Node)
 		if err != nil {
 			return err
 		}
-		to, err := s.end(n, isFlow(v))
+		to, err := s.end(n)
 		if err != nil {
 			return err
 		}
@@ -709,7 +709,7 @@ func (s *splices) editList(key, v *yaml.Node, inFlow bool, item func(*yaml.Node)
 	if err != nil {
 		return err
 	}
-	at, err := s.end(v.Content[lastKept], false)
+	at, err := s.end(v.Content[lastKept])
 	if err != nil {
 		return err
 	}
@@ -742,12 +742,12 @@ func (s *splices) dash(at int) (int, error) {
 }
 
 // raw returns the text of a node as it is written.
-func (s *splices) raw(n *yaml.Node, flow bool) (string, error) {
+func (s *splices) raw(n *yaml.Node) (string, error) {
 	from, err := s.offset(n)
 	if err != nil {
 		return "", err
 	}
-	to, err := s.end(n, flow)
+	to, err := s.end(n)
 	if err != nil {
 		return "", err
 	}

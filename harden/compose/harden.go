@@ -588,7 +588,7 @@ var fixers = []struct {
 	kinds []string
 	fix   func(*worker, Service)
 }{
-	{[]string{"compose.non_root.user"}, func(w *worker, s Service) {
+	{[]string{"compose.non_root.user"}, func(w *worker, _ Service) {
 		if u := w.h.Needs.User; u != "" {
 			w.fix("compose.non_root.user", "user", "run as "+u, setKey("user", strconv.Quote(u)))
 		}

@@ -144,8 +144,10 @@ var rules = []rule{
 		ID: "compose.isolation", Point: harden.PointCapDropAll, Severity: high,
 		Title: "Compose services keep the walls of their containers",
 		Doc:   "The host's namespaces, its devices and switched-off profiles make up for capabilities that were dropped.",
-		Refs: []string{"CIS Docker 5.2", "CIS Docker 5.10", "CIS Docker 5.16", "CIS Docker 5.17", "CIS Docker 5.18",
-			"CIS Docker 5.21", "CIS Docker 5.22", "CIS Docker 5.25", "CIS Docker 5.31"},
+		Refs: []string{
+			"CIS Docker 5.2", "CIS Docker 5.10", "CIS Docker 5.16", "CIS Docker 5.17", "CIS Docker 5.18",
+			"CIS Docker 5.21", "CIS Docker 5.22", "CIS Docker 5.25", "CIS Docker 5.31",
+		},
 	}, judgeIsolation},
 	{harden.Info{
 		ID: "compose.engine_socket", Point: harden.PointNoSocketMount, Severity: critical,

@@ -191,7 +191,7 @@ func garbled(ctx context.Context, s Subject) error {
 func privilege(ctx context.Context, s Subject) error {
 	needs := s.Check.Info().Needs
 	if unknown := host.AllPrivileges.Missing(needs); unknown != 0 {
-		return fmt.Errorf("Needs holds no privilege by the name of %v: nobody can grant it", unknown)
+		return fmt.Errorf("field Needs holds no privilege by the name of %v: nobody can grant it", unknown)
 	}
 	m := s.Good()
 	m.Lacks = host.AllPrivileges &^ needs

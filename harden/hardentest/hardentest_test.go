@@ -126,7 +126,9 @@ type setGuard struct{}
 func (setGuard) Change() harden.Change {
 	return harden.Change{Subject: "guard", Before: "off", After: "on"}
 }
-func (setGuard) Apply(ctx context.Context, h *host.Host) error  { return turn(ctx, h, "false", "true") }
+
+func (setGuard) Apply(ctx context.Context, h *host.Host) error { return turn(ctx, h, "false", "true") }
+
 func (setGuard) Revert(ctx context.Context, h *host.Host) error { return turn(ctx, h, "true", "false") }
 
 func turn(ctx context.Context, h *host.Host, from, to string) error {
