@@ -48,7 +48,7 @@ func TestHardenPassesTheChecks(t *testing.T) {
 			s.Mounts = []container.Mount{{Type: "bind", Source: "/etc", Destination: "/e", ReadWrite: true}, {Type: "bind", Source: "/", Destination: "/host"}}
 		},
 		"undeclared": func(s *container.Settings) {
-			s.Mounts = []container.Mount{{Type: "bind", Source: "/work", Destination: "/work", ReadWrite: true, Propagation: "rshared"}}
+			s.Mounts = []container.Mount{{Type: "bind", Source: "/projects", Destination: "/projects", ReadWrite: true, Propagation: "rshared"}}
 		},
 		"tmpfs": func(s *container.Settings) {
 			s.Mounts = []container.Mount{{Type: "tmpfs", Destination: "/x", ReadWrite: true}}
