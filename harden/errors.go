@@ -39,6 +39,10 @@ var ErrNoSubject = errors.New("nothing to examine")
 // [Action] was planned. Plan again.
 var ErrStale = errors.New("harden: the machine has changed since the plan was made")
 
+// ErrUnfinished reports an [Action] that failed half-way and could not undo
+// what it had done. A [Fixer] then says that undoing failed.
+var ErrUnfinished = errors.New("the change is neither made nor undone")
+
 var errUndecided = errors.New("the check returned no verdict")
 
 // reasonFor names the reason for an error of a check.

@@ -163,6 +163,9 @@ func (f *Fixer) revert(ctx context.Context, h *host.Host, id string, done []Acti
 	for i, a := range slices.Backward(done) { // now that the machine is safe
 		lost = append(lost, f.record(ctx, "remedy.revert", id, a, outcome(failed[i]), failed[i]))
 	}
+	if errors.Is(cause, ErrUnfinished) {
+		failed = append(failed, cause)
+	}
 	err := errors.Join(failed...)
 	return &FixError{ID: id, Err: errors.Join(lost...), Reverted: err == nil, Revert: err}
 }

@@ -682,3 +682,32 @@ func (strict) Run(context.Context, *host.View) (harden.Verdict, error) {
 	return fail, nil
 }
 func (s strict) Unwrap() harden.Check { return s.inner }
+
+// half is an action that leaves the machine between two states.
+type half struct{}
+
+func (half) Change() harden.Change { return harden.Change{Subject: "x", Before: "a", After: "b"} }
+func (half) Apply(context.Context, *host.Host) error {
+	return fmt.Errorf("half: %w", harden.ErrUnfinished)
+}
+func (half) Revert(context.Context, *host.Host) error { panic("what was not applied is not reverted") }
+func (half) Plan(context.Context, *host.View) (harden.Plan, error) {
+	return harden.Plan{Actions: []harden.Action{half{}}}, nil
+}
+func (half) Info() harden.Info { return harden.Info{ID: "test.half", Title: "It is whole"} }
+func (half) Run(context.Context, *host.View) (harden.Verdict, error) {
+	return harden.Fail(harden.Finding{Subject: "x", Message: "half"}), nil
+}
+
+// An action that says that it is neither made nor undone is believed: the
+// machine is not as it was, and nothing more is changed.
+func TestApplyUnfinished(t *testing.T) {
+	f := harden.Fixer{Trail: trail.Discard}
+	other := harden.New(harden.Info{ID: "test.other", Title: "Other"}, half{}.Run)
+	fixes, err := f.Fix(t.Context(), &host.Host{}, nil, half{}, other)
+	fe, ok := errors.AsType[*harden.FixError](err)
+	require.True(t, ok, "%v", err)
+	assert.False(t, fe.Reverted)
+	require.ErrorIs(t, err, harden.ErrUnfinished)
+	assert.Len(t, fixes, 1)
+}

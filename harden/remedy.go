@@ -63,7 +63,7 @@ type Action interface {
 	Change() Change
 
 	// Apply makes the change. If it returns an error it must have changed
-	// nothing. If the machine is not in the expected state the error must
+	// nothing, or the error must wrap [ErrUnfinished]. If the machine is not in the expected state the error must
 	// wrap [ErrStale].
 	Apply(ctx context.Context, h *host.Host) error
 

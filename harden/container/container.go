@@ -130,6 +130,7 @@ type Settings struct {
 
 	Memory     int64 // bytes; zero means no limit
 	MemorySwap int64 // bytes of memory and swap together; negative means no limit
+	ShmSize    int64 // bytes of /dev/shm; zero means the engine's default
 	PidsLimit  int64 // zero or negative means no limit
 
 	Mounts   []Mount

@@ -59,7 +59,8 @@ type Hardening struct {
 	Env     []string `json:"env,omitempty"`      // to add, as "KEY=value"
 	DropEnv []string `json:"drop_env,omitempty"` // names
 
-	Memory    int64 `json:"memory,omitempty"` // bytes
+	Memory    int64 `json:"memory,omitempty"`   // bytes
+	ShmSize   int64 `json:"shm_size,omitempty"` // bytes
 	PidsLimit int64 `json:"pids_limit,omitempty"`
 }
 
@@ -427,7 +428,7 @@ func (a *adviser) unwanted(m Mount) (why string, inside bool) {
 		if !strings.HasPrefix(name, "/") {
 			continue
 		}
-		if why := sensitive(name, !m.ReadWrite); why != "" {
+		if why := c.sensitive(name, !m.ReadWrite); why != "" {
 			return fmt.Sprintf("it is %s of the host: %s", name, why), false
 		}
 	}
@@ -505,7 +506,7 @@ func (a *adviser) limits() {
 		}
 	}
 	switch {
-	case c.Memory <= 0:
+	case c.Memory <= 0, c.Host.MemTotal > 0 && c.Memory >= c.Host.MemTotal: // as good as none
 		a.Memory = need
 	case c.Memory < p.Memory:
 		a.Memory = p.Memory
@@ -514,8 +515,11 @@ func (a *adviser) limits() {
 	if a.Memory > 0 && c.MemorySwap < 0 {
 		a.note("it may still use swap without limit")
 	}
-	if c.PidsLimit <= 0 {
+	if c.PidsLimit <= 0 || c.Host.PidMax > 0 && c.PidsLimit >= c.Host.PidMax {
 		a.PidsLimit = cmp.Or(p.Pids, DefaultPids)
+	}
+	if c.Host.MemTotal > 0 && c.ShmSize >= c.Host.MemTotal/2 {
+		a.ShmSize = DefaultTmpfsSize
 	}
 }
 
@@ -625,6 +629,7 @@ func (h *Hardening) describe(s *Settings) (before, after string) {
 		line("environment "+key, "set", "not set")
 	}
 	flag(h.Memory > 0, "memory limit", limit(s.Memory), h.Memory)
+	flag(h.ShmSize > 0, "size of /dev/shm", limit(s.ShmSize), h.ShmSize)
 	flag(h.PidsLimit > 0, "process limit", limit(s.PidsLimit), h.PidsLimit)
 	slices.Sort(b)
 	slices.Sort(f)

@@ -63,6 +63,9 @@ func TestHardenPassesTheChecks(t *testing.T) {
 		"engine's host": func(s *container.Settings) {
 			s.EnvNames, s.EngineHosts = []string{"DOCKER_HOST", "X"}, []string{"tcp://10.0.0.1:2375"}
 		},
+		"limits that are none": func(s *container.Settings) {
+			s.Memory, s.PidsLimit, s.ShmSize = 1<<60, 1<<40, 1<<50
+		},
 		"masks": func(s *container.Settings) { s.MaskedPaths, s.ReadonlyPaths = []string{}, []string{} },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -445,7 +445,7 @@ func (r *Recreator) apply(ctx context.Context, h *host.Host, a *recreate) (err e
 	if err := r.transact(ctx, h, info, f, j, c, before); err != nil {
 		undo := r.undo(ctx, info, f, j)
 		if undo != nil {
-			return fmt.Errorf("%w; UNDOING FAILED, run the remedy again to go on with it: %w", err, undo)
+			return fmt.Errorf("%w; %w, run the remedy again to go on with it: %w", err, harden.ErrUnfinished, undo)
 		}
 		return fmt.Errorf("%w (everything was undone)", err)
 	}

@@ -85,6 +85,9 @@ func Harden(s container.Settings, h container.Hardening) container.Settings {
 		s.EnvNames = append(s.EnvNames, name)
 	}
 	slices.Sort(s.EnvNames)
+	if h.ShmSize > 0 {
+		s.ShmSize = h.ShmSize
+	}
 	if h.Memory > 0 {
 		s.Memory = h.Memory
 	}

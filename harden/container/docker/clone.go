@@ -154,7 +154,7 @@ func (c *clone) mounts(old *api.InspectResponse, h container.Hardening) {
 	host.Binds = nil
 	for _, b := range old.HostConfig.Binds {
 		src, dest, opts := cutBind(b)
-		if dest == "" || strings.HasPrefix(src, "/") == false && src == "" {
+		if dest == "" || src == "" {
 			continue
 		}
 		if taken[dest] {
@@ -302,6 +302,9 @@ func (c *clone) ports(h container.Hardening) {
 
 func (c *clone) limits(h container.Hardening) {
 	r := &c.host.Resources
+	if h.ShmSize > 0 {
+		c.host.ShmSize = h.ShmSize
+	}
 	if h.Memory > 0 {
 		r.Memory = h.Memory
 		if r.MemorySwap > 0 && r.MemorySwap < h.Memory {

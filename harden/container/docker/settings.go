@@ -294,7 +294,7 @@ func hostSettings(s *container.Settings, h *api.HostConfig) {
 	s.Sysctls = maps.Clone(h.Sysctls)
 	s.Runtime, s.CgroupParent = h.Runtime, h.CgroupParent
 	s.RestartPolicy = policyText(h.RestartPolicy)
-	s.Memory, s.MemorySwap = h.Memory, h.MemorySwap
+	s.Memory, s.MemorySwap, s.ShmSize = h.Memory, h.MemorySwap, h.ShmSize
 	if h.PidsLimit != nil {
 		s.PidsLimit = *h.PidsLimit
 	}
