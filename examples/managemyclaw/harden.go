@@ -33,8 +33,8 @@ func (p *program) harden(ctx context.Context, args []string) (int, error) {
 		return p.propose(ctx, checks)
 	}
 	holds, err := p.fix(ctx, checks)
-	if ctx.Err() != nil {
-		return exitFail, errors.Join(err, errInterrupted)
+	if errors.Is(err, context.Canceled) {
+		err = errInterrupted
 	}
 	if err != nil {
 		return exitFail, err
@@ -82,6 +82,7 @@ func (p *program) fix(ctx context.Context, checks []harden.Check) (holds bool, e
 	}
 	defer record.Close()
 
+	width, _ := terminalWidth(p.stderr)
 	// Several checks may want the same change. It is tried once.
 	tried := make(map[harden.Change]bool)
 	announce := func(_ harden.Result, plan harden.Plan) bool {
@@ -91,7 +92,7 @@ func (p *program) fix(ctx context.Context, checks []harden.Check) (holds bool, e
 			tried[a.Change()] = true
 		}
 		if isNew {
-			writePlan(p.stderr, plan)
+			writePlan(p.stderr, width, plan)
 			fmt.Fprint(p.stderr, "\nMaking the change. It is undone unless it proves good.\n\n")
 		}
 		return isNew
@@ -111,7 +112,7 @@ func (p *program) fix(ctx context.Context, checks []harden.Check) (holds bool, e
 			fmt.Fprintf(p.stderr, "✗ %s: would be closed by what has failed already\n", info.ID)
 		default: // nothing that a program can do
 			fmt.Fprintf(p.stderr, "? %s\n", info.ID)
-			writePlan(p.stderr, fix.Plan)
+			writePlan(p.stderr, width, fix.Plan)
 		}
 	}
 	fmt.Fprintln(p.stderr)

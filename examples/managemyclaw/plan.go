@@ -50,42 +50,56 @@ func writeProposals(w io.Writer, proposals []harden.Proposal, unknown []harden.R
 		fmt.Fprintln(w, "There is nothing to do.")
 		return
 	}
+	width, _ := terminalWidth(w)
+	var heads, bodies []string
+	add := func(mark string, info harden.Info, body string) {
+		heads = append(heads, fmt.Sprintf("%s %s: %s\n", mark, info.ID, printable(info.Title)))
+		bodies = append(bodies, body)
+	}
 	for _, q := range proposals {
-		fmt.Fprintf(w, "✗ %s: %s\n", q.Result.Info.ID, printable(q.Result.Info.Title))
+		var body strings.Builder
 		switch {
 		case q.Err != nil:
-			wrap(w, "    no plan: ", q.Err.Error())
+			wrap(&body, width, "    no plan: ", q.Err.Error())
 		case len(q.Plan.Actions) == 0 && len(q.Plan.Manual) == 0:
-			fmt.Fprintln(w, "    by the change above")
+			fmt.Fprintln(&body, "    by the change above")
 		default:
-			writePlan(w, q.Plan)
+			writePlan(&body, width, q.Plan)
 		}
+		add("✗", q.Result.Info, body.String())
 	}
 	for _, r := range unknown {
-		fmt.Fprintf(w, "? %s: %s\n", r.Info.ID, printable(r.Info.Title))
-		wrap(w, "    not known: ", r.Detail)
+		var body strings.Builder
+		wrap(&body, width, "    not known: ", r.Detail)
+		add("?", r.Info, body.String())
+	}
+	for i, head := range heads {
+		fmt.Fprint(w, head)
+		if i+1 == len(heads) || bodies[i] != bodies[i+1] { // say it once of all that it is true of
+			fmt.Fprint(w, bodies[i])
+		}
 	}
 	fmt.Fprintln(w, "\nThis is a plan. Nothing was changed.")
 }
 
 // writePlan writes a plan for people.
-func writePlan(w io.Writer, plan harden.Plan) {
+func writePlan(w io.Writer, width int, plan harden.Plan) {
 	for _, a := range plan.Actions {
 		c := a.Change()
-		wrap(w, "  ▸ ", c.Subject+": "+c.Summary)
-		writeChange(w, c)
+		wrap(w, width, "  ▸ ", c.Subject+": "+c.Summary)
+		writeChange(w, width, c)
 	}
 	for _, note := range plan.Notes {
-		wrap(w, "    note: ", note)
+		wrap(w, width, "    note: ", note)
 	}
 	for _, step := range plan.Manual {
-		wrap(w, "    by hand: ", step)
+		wrap(w, width, "    by hand: ", step)
 	}
 }
 
 // writeChange writes what a change is from and to: side by side where each
 // line says of one thing, as "thing: state".
-func writeChange(w io.Writer, c harden.Change) {
+func writeChange(w io.Writer, width int, c harden.Change) {
 	before, after := lines(c.Before), lines(c.After)
 	sideBySide := len(before) == len(after)
 	for i := 0; sideBySide && i < len(before); i++ {
@@ -95,7 +109,7 @@ func writeChange(w io.Writer, c harden.Change) {
 	if sideBySide {
 		for i, line := range before {
 			thing, state, _ := strings.Cut(line, ": ")
-			wrap(w, "    - ", thing+": "+state+" → "+strings.TrimPrefix(after[i], thing+": "))
+			wrap(w, width, "    - ", thing+": "+state+" → "+strings.TrimPrefix(after[i], thing+": "))
 		}
 		return
 	}

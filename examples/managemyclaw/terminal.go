@@ -39,8 +39,7 @@ func printable(s string) string {
 }
 
 // wrap writes a paragraph that begins with prefix, in lines as long as fit.
-func wrap(w io.Writer, prefix, text string) {
-	width, _ := terminalWidth(w)
+func wrap(w io.Writer, width int, prefix, text string) {
 	indent := strings.Repeat(" ", len(prefix)-len(strings.TrimLeft(prefix, " "))+2)
 	line := prefix
 	used := utf8.RuneCountInString(prefix)
