@@ -426,9 +426,13 @@ func TestErrorsOfTheEngineAreRedacted(t *testing.T) {
 
 func TestChanged(t *testing.T) {
 	got := changed([]api.FilesystemChange{
-		{Kind: api.ChangeModify, Path: "/home"}, {Kind: api.ChangeModify, Path: "/home/app"},
-		{Kind: api.ChangeAdd, Path: "/home/app/new"}, {Kind: api.ChangeAdd, Path: "/home/app/new/file"},
-		{Kind: api.ChangeDelete, Path: "/etc/motd"}, {Kind: api.ChangeModify, Path: "/etc"}, {Kind: api.ChangeModify, Path: "/opt"},
+		{Kind: api.ChangeModify, Path: "/home"},
+		{Kind: api.ChangeModify, Path: "/home/app"},
+		{Kind: api.ChangeAdd, Path: "/home/app/new"},
+		{Kind: api.ChangeAdd, Path: "/home/app/new/file"},
+		{Kind: api.ChangeDelete, Path: "/etc/motd"},
+		{Kind: api.ChangeModify, Path: "/etc"},
+		{Kind: api.ChangeModify, Path: "/opt"},
 	})
 	want := "/etc/motd /home/app/new /home/app/new/file /opt"
 	if strings.Join(got, " ") != want {

@@ -79,7 +79,8 @@ func TestSettings(t *testing.T) {
 			of(`,"HostConfig":{"PortBindings":{"80/tcp":[{"HostPort":""}],"90/UDP":[]}},"NetworkSettings":{"Ports":{"80/tcp":[{"HostIp":"::","HostPort":"49153"},{"HostIp":"0.0.0.0","HostPort":"49153"}],"70/tcp":null}}`),
 			func(s *container.Settings) {
 				s.Ports = []container.Port{
-					{Container: 80, Protocol: "tcp", HostIP: "0.0.0.0", Host: 49153}, {Container: 80, Protocol: "tcp", HostIP: "::", Host: 49153},
+					{Container: 80, Protocol: "tcp", HostIP: "0.0.0.0", Host: 49153},
+					{Container: 80, Protocol: "tcp", HostIP: "::", Host: 49153},
 					{Container: 90, Protocol: "udp"},
 				}
 			},
