@@ -33,7 +33,7 @@ func (l localFiles) find(c *Container, m Mount) (tree, error) {
 		return tree{}, err
 	}
 	st := seen.Sys().(*syscall.Stat_t)
-	t := tree{Path: source, Dev: uint64(st.Dev), Ino: st.Ino}
+	t := tree{Path: source, Dev: uint64(st.Dev), Ino: st.Ino} //nolint:unconvert // 32 bits on some machines
 	_, err = l.locate(t)
 	return t, err
 }
@@ -59,7 +59,7 @@ func (l localFiles) locate(t tree) (string, error) {
 
 func sameFile(info fs.FileInfo, t tree) bool {
 	st := info.Sys().(*syscall.Stat_t)
-	return uint64(st.Dev) == t.Dev && st.Ino == t.Ino
+	return uint64(st.Dev) == t.Dev && st.Ino == t.Ino //nolint:unconvert // 32 bits on some machines
 }
 
 // open opens a tree for what is below it; name is what it is called there.
@@ -110,7 +110,7 @@ func (l localFiles) scan(t tree, to Owner) ([]owned, error) {
 			return nil, err
 		}
 		st := info.Sys().(*syscall.Stat_t)
-		if uint64(st.Dev) != t.Dev {
+		if uint64(st.Dev) != t.Dev { //nolint:unconvert // 32 bits on some machines
 			continue // another file system is mounted here
 		}
 		if st.Uid != to.UID || st.Gid != to.GID {

@@ -309,7 +309,7 @@ func (e *Engine) Remove(ctx context.Context, id string) error {
 	return e.do(ctx, func() error {
 		f, err := e.find(id)
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // as Control says
 		}
 		if f.Running() {
 			return fmt.Errorf("fake: remove %q: it runs", f.Name)

@@ -24,7 +24,7 @@ func TestSocketThatMayNotBeOpened(t *testing.T) {
 		}
 		return
 	}
-	dir, err := os.MkdirTemp("", "docker") // t.TempDir is closed to others
+	dir, err := os.MkdirTemp("", "docker") //nolint:usetesting // t.TempDir is closed to others
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -211,9 +211,9 @@ func settings(r api.InspectResponse) container.Settings {
 		}
 	}
 	if st := r.State; st != nil {
-		s.State, s.PID = string(st.Status), max(st.Pid, 0)
+		s.State, s.PID = st.Status, max(st.Pid, 0)
 		if st.Health != nil && st.Health.Status != api.NoHealthcheck {
-			s.Health = string(st.Health.Status)
+			s.Health = st.Health.Status
 		}
 	}
 	if c := r.Config; c != nil {
