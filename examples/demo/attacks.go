@@ -29,11 +29,25 @@ func inside(verb string, args ...string) func(context.Context, *demo) (string, b
 func outcome(a lab.Answer) string {
 	switch {
 	case a.OK:
-		return "it did"
+		return "it could"
 	case a.Errno != "":
-		return a.Errno
+		return explain(a.Errno)
 	}
 	return a.Error
+}
+
+// explain says what an error of the kernel's means.
+func explain(errno string) string {
+	meaning := map[string]string{
+		"EROFS":  "read-only file system",
+		"ENOENT": "no such file",
+		"EPERM":  "not permitted",
+		"EACCES": "permission denied",
+	}[errno]
+	if meaning == "" {
+		return errno
+	}
+	return errno + ": " + meaning
 }
 
 var attacks = []attack{
@@ -68,8 +82,9 @@ var attacks = []attack{
 		if strings.TrimSpace(state) == "running" {
 			return "the engine did not obey", false, nil
 		}
+		// for the next attack
 		_, err = d.lab.Do(ctx, agent, "unix", socket, "/containers/bystander/start", "POST")
-		return "it stopped another container, and started it again", true, err
+		return "it stopped the bystander", true, err
 	}},
 	{"it cannot become root", inside("setuid", "0")},
 	{"it cannot forge packets", inside("rawsocket")},
@@ -83,11 +98,11 @@ func (d *demo) attack(ctx context.Context, succeeds bool) error {
 		if err != nil {
 			return fmt.Errorf("%s: %w", a.promise, err)
 		}
-		mark := "✓"
+		verdict := "✓ held"
 		if succeeded {
-			mark = "✗"
+			verdict = "✗ BROKEN"
 		}
-		fmt.Fprintf(d.w, "%s %-44s %s\n", mark, a.promise, seen)
+		d.say("%-8s  %-41s %s\n", verdict, a.promise, seen)
 		if succeeded != succeeds {
 			wrong = append(wrong, a.promise)
 		}

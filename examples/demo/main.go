@@ -3,7 +3,7 @@
 // Command demo shows on a real container engine what hardshell does for an
 // agent that is run as people run agents. It builds a small world in network
 // namespaces (a host with a dockerd of its own, and an internet), starts the
-// agent there, and then: audits, attacks, hardens, audits, attacks.
+// agent there, and then: audits, attacks, hardens, and attacks again.
 //
 // It touches neither the machine's own Docker nor its firewall, leaves nothing
 // behind, and exits with 0 only if every attack succeeded before and failed
@@ -19,6 +19,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -40,15 +41,24 @@ const agent = "openclaw"
 
 // careless is how agents are run: as root, on every address, with the engine's
 // socket and the host's configuration at hand, and a key in the environment.
-var careless = []string{
-	"run", "-d", "--name", agent, "--restart", "unless-stopped",
-	"--user", "0",
-	"-p", "18789:18789",
-	"-v", "/var/run/docker.sock:/var/run/docker.sock",
-	"-v", "/etc:/host/etc",
-	"-v", "openclaw-state:/home/node/.openclaw",
-	"-e", "OPENAI_API_KEY=not-a-real-key",
-	lab.PickyImage,
+// One line each, for those who read it.
+var careless = [][]string{
+	{"run", "-d", "--name", agent, "--restart", "unless-stopped"},
+	{"--user", "0"},
+	{"-p", "18789:18789"},
+	{"-v", "/var/run/docker.sock:/var/run/docker.sock"},
+	{"-v", "/etc:/host/etc"},
+	{"-v", "openclaw-state:/home/node/.openclaw"},
+	{"-e", "OPENAI_API_KEY=not-a-real-key"},
+	{lab.PickyImage},
+}
+
+// A demo is one performance.
+type demo struct {
+	w       io.Writer
+	lab     *lab.Lab
+	program string // the reference program
+	state   string // where it keeps its state
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
@@ -57,101 +67,127 @@ func run(ctx context.Context, w io.Writer) (err error) {
 	if missing := lab.Missing(cfg); len(missing) > 0 {
 		return fmt.Errorf("it cannot run here: %s", strings.Join(missing, "; "))
 	}
-	d := &demo{w: w}
 	dir, err := os.MkdirTemp("", "hardshell-demo-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	d.state = filepath.Join(dir, "state")
+	d := &demo{w: w, program: filepath.Join(dir, "managemyclaw"), state: filepath.Join(dir, "state")}
 
-	d.chapter("A machine of its own")
-	d.program = filepath.Join(dir, "managemyclaw")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", d.program, "github.com/managemyclaw/hardshell/examples/managemyclaw").CombinedOutput(); err != nil {
+	d.chapter("1 A machine to attack")
+	build := exec.CommandContext(ctx, "go", "build", "-o", d.program, "github.com/managemyclaw/hardshell/examples/managemyclaw")
+	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build the reference program: %w\n%s", err, out)
 	}
 	if d.lab, err = lab.Start(ctx, cfg); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, d.lab.Close()) }()
-	fmt.Fprintf(w, "A host (%v) with a dockerd %s, and an internet (%v), in namespaces.\n", d.lab.Host.Addr4, d.lab.EngineVersion(), d.lab.Internet.Addr4)
+	defer func() { // and it is said last, when it is true
+		err = errors.Join(err, d.lab.Close())
+		if err == nil {
+			d.say("\nDone in %.0f seconds. Nothing is left behind.\n", time.Since(began).Seconds())
+		}
+	}()
+	d.say("A host with a Docker engine of its own (%s), at %v, and\n"+
+		"an internet, at %v, both in namespaces: this machine's own Docker\n"+
+		"and firewall are not touched.\n", d.lab.EngineVersion(), d.lab.Host.Addr4, d.lab.Internet.Addr4)
+	return d.play(ctx)
+}
 
-	d.chapter("The agent as people run it")
+// play is the demo on a machine that is there.
+func (d *demo) play(ctx context.Context) error {
+	d.chapter("2 An agent, run as people run them")
 	if _, err := d.lab.Docker(ctx, "run", "-d", "--name", "bystander", lab.UserImage); err != nil {
 		return err
 	}
-	if _, err := d.lab.Docker(ctx, careless...); err != nil {
+	var args, shown []string
+	for _, line := range careless {
+		args = append(args, line...)
+		shown = append(shown, strings.Join(line, " "))
+	}
+	d.say("$ docker %s\n", strings.Join(shown, " \\\n    "))
+	if _, err := d.lab.Docker(ctx, args...); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "$ docker %s\n", strings.Join(careless, " "))
+	d.say("\nThe image holds a stand-in for OpenClaw, which does what it is told, also by\n" +
+		"those who should not tell it. Beside it runs a container of somebody else's.\n")
 	if err := d.ready(ctx); err != nil {
 		return err
 	}
-	if _, err := d.lab.Do(ctx, agent, "write", "/home/node/.openclaw/memory", "what the agent remembers"); err != nil {
+	if err := d.remember(ctx); err != nil {
 		return err
 	}
 
-	d.chapter("Audit")
-	if err := d.audit(ctx, 1); err != nil {
+	d.chapter("3 The audit says what is wrong")
+	if err := d.managemyclaw(ctx, "security-audit", 1); err != nil {
 		return err
 	}
-	d.chapter("Attack")
+	d.chapter("4 The attack shows that it matters")
+	d.say("From the internet, and from inside the agent, which obeys an attacker now:\n\n")
 	if err := d.attack(ctx, true); err != nil {
 		return err
 	}
-	d.chapter("Harden")
-	if err := d.managemyclaw(ctx, "harden", "--container", agent); err != nil {
-		// It audits at the end, and points that nothing looks at yet are unknown.
-		if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 3 {
-			return err
-		}
+	d.chapter("5 Hardening")
+	// It audits at the end: nothing may fail, but there may be points that
+	// nothing looks at.
+	if err := d.managemyclaw(ctx, "harden", 0, 3); err != nil {
+		return err
 	}
-	d.chapter("Attack again")
+	d.chapter("6 The same attack again")
 	if err := d.ready(ctx); err != nil {
 		return err
 	}
 	if err := d.attack(ctx, false); err != nil {
 		return err
 	}
+	return d.works(ctx)
+}
+
+// say writes to the audience.
+func (d *demo) say(format string, args ...any) { fmt.Fprintf(d.w, format, args...) }
+
+func (d *demo) chapter(title string) {
+	d.say("\n━━ %s %s\n\n", title, strings.Repeat("━", max(0, 76-len(title))))
+}
+
+// managemyclaw runs the reference program, as a user would, and wants one of
+// certain exit statuses.
+func (d *demo) managemyclaw(ctx context.Context, command string, want ...int) error {
+	d.say("$ managemyclaw %s --container %s\n", command, agent)
+	cmd := exec.CommandContext(ctx, d.program, command, "--container", agent, "--docker-host", d.lab.DockerHost(), "--state-dir", d.state)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // so that it can undo what it has begun
+	cmd.WaitDelay = time.Minute
+	cmd.Stdout, cmd.Stderr = d.w, d.w
+	err := cmd.Run()
+	if cmd.ProcessState == nil {
+		return err
+	}
+	if got := cmd.ProcessState.ExitCode(); !slices.Contains(want, got) || ctx.Err() != nil {
+		return fmt.Errorf("managemyclaw %s ended with status %d, want one of %v: %w", command, got, want, errors.Join(err, ctx.Err()))
+	}
+	return nil
+}
+
+const memory = "what the agent remembers"
+
+func (d *demo) remember(ctx context.Context) error {
+	a, err := d.lab.Do(ctx, agent, "write", "/home/node/.openclaw/memory", memory)
+	if err == nil && !a.OK {
+		err = fmt.Errorf("the agent cannot remember: %v", a)
+	}
+	return err
+}
+
+// works makes sure that the agent is of use still: ready says that it serves.
+func (d *demo) works(ctx context.Context) error {
 	a, err := d.lab.Do(ctx, agent, "read", "/home/node/.openclaw/memory")
 	if err != nil {
 		return err
 	}
-	if !strings.Contains(string(a.Result), "what the agent remembers") {
+	if !strings.Contains(string(a.Result), memory) {
 		return fmt.Errorf("the agent has lost its memory: %v", a)
 	}
-	fmt.Fprintf(w, "✓ and the agent works: it serves on the host's loopback, and remembers what it knew\n")
-	fmt.Fprintf(w, "\nDone in %.1f s. Nothing is left behind.\n", time.Since(began).Seconds())
-	return nil
-}
-
-type demo struct {
-	w       io.Writer
-	lab     *lab.Lab
-	program string
-	state   string
-}
-
-func (d *demo) chapter(title string) {
-	fmt.Fprintf(d.w, "\n━━ %s %s\n\n", title, strings.Repeat("━", max(0, 74-len(title))))
-}
-
-// managemyclaw runs the reference program, as a user would.
-func (d *demo) managemyclaw(ctx context.Context, args ...string) error {
-	args = append(args, "--docker-host", d.lab.DockerHost(), "--state-dir", d.state)
-	fmt.Fprintf(d.w, "$ managemyclaw %s …\n", strings.Join(args[:len(args)-4], " "))
-	cmd := exec.CommandContext(ctx, d.program, args...)
-	cmd.Stdout, cmd.Stderr = d.w, d.w
-	return cmd.Run()
-}
-
-// audit runs the audit and wants a certain exit status.
-func (d *demo) audit(ctx context.Context, want int) error {
-	err := d.managemyclaw(ctx, "security-audit", "--container", agent)
-	exit, ok := errors.AsType[*exec.ExitError](err)
-	if !ok || exit.ExitCode() != want {
-		return fmt.Errorf("the audit ended with %v, want status %d", err, want)
-	}
+	d.say("✓ works   it answers on the host's loopback, and remembers what it knew\n")
 	return nil
 }
 
