@@ -210,16 +210,51 @@ func TestWhatIsNoEngine(t *testing.T) {
 	}
 }
 
-// An engine of unknown version is not taken for one that has no old defects.
-func TestEngineOfNoVersion(t *testing.T) {
-	e := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		if strings.HasSuffix(r.URL.Path, "/info") {
-			io.WriteString(w, `{"ID":"X","ServerVersion":"20.10.24"}`)
-		}
-	}))
-	if info, err := e.Info(t.Context()); !errors.Is(err, container.ErrEngine) {
-		t.Errorf("%+v, %v", info, err)
+// What an engine leaves out is not guessed: of unknown version, it may have old
+// defects.
+func TestInfo(t *testing.T) {
+	for _, c := range []struct {
+		name, info, version string
+		want                container.EngineInfo // none if empty: it is no engine
+	}{
+		{"no version of the API", `{"ID":"X","ServerVersion":"29.0.0"}`, "", container.EngineInfo{}},
+		{"no version", `{"ID":"X"}`, "1.52", container.EngineInfo{}},
+		{"nothing", `{}`, "1.52", container.EngineInfo{}},
+		{
+			"no seccomp", `{"ServerVersion":"29.0.0","SecurityOptions":["name=cgroupns"]}`, "1.52",
+			container.EngineInfo{Version: "29.0.0", APIVersion: "1.52"},
+		},
+		{
+			"seccomp turned off", `{"ServerVersion":"29.0.0","SecurityOptions":["name=seccomp,profile=unconfined"]}`, "1.52",
+			container.EngineInfo{Version: "29.0.0", APIVersion: "1.52"},
+		},
+		{
+			"a profile of the operator's", `{"ServerVersion":"29.0.0","SecurityOptions":["name=apparmor","name=seccomp,profile=/etc/docker/p.json"]}`, "1.52",
+			container.EngineInfo{Version: "29.0.0", APIVersion: "1.52", SeccompProfile: "/etc/docker/p.json"},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("Content-Type", "application/json")
+				if c.version != "" {
+					w.Header().Set("Api-Version", c.version)
+				}
+				if strings.HasSuffix(r.URL.Path, "/info") {
+					io.WriteString(w, c.info)
+				}
+			}))
+			got, err := e.Info(t.Context())
+			if c.want == (container.EngineInfo{}) {
+				if !errors.Is(err, container.ErrEngine) {
+					t.Errorf("%+v, %v", got, err)
+				}
+				return
+			}
+			c.want.Name, c.want.Host, c.want.PID = "docker", e.host, got.PID
+			if err != nil || got != c.want {
+				t.Errorf("%+v, %v", got, err)
+			}
+		})
 	}
 }
 

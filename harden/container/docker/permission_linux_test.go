@@ -7,8 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/managemyclaw/hardshell/harden/container"
 )
 
 // The client turns a socket that may not be opened into text; the engine must
@@ -16,7 +19,7 @@ import (
 func TestSocketThatMayNotBeOpened(t *testing.T) {
 	if host := os.Getenv("HARDSHELL_TEST_SOCKET"); host != "" {
 		_, err := open(t, host).Containers(t.Context())
-		if !errors.Is(err, fs.ErrPermission) {
+		if !errors.Is(err, fs.ErrPermission) || errors.Is(err, container.ErrEngine) || !strings.Contains(err.Error(), host) {
 			t.Errorf("Containers: %v", err)
 		}
 		if _, err := open(t, host).Info(t.Context()); !errors.Is(err, fs.ErrPermission) {
