@@ -18,7 +18,7 @@ import (
 // socket returns the path of a unix socket: short, for there is a limit.
 func socket(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "mmc-")
+	dir, err := os.MkdirTemp("", "mmc-") //nolint:usetesting // its paths are too long
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/managemyclaw/hardshell/audit/trail"
 	"github.com/managemyclaw/hardshell/harden"
+	"github.com/managemyclaw/hardshell/harden/container"
 	"github.com/managemyclaw/hardshell/harden/host"
 )
 
@@ -25,10 +26,10 @@ func (p *program) harden(ctx context.Context, args []string) (int, error) {
 	if p.plan && p.format != "text" && p.format != "json" {
 		return exitUsage, usageError(fmt.Sprintf("a plan is text or json, not %s", p.format))
 	}
-	if err := p.choose(ctx); err != nil {
+	checks := p.deployment().Checks()
+	if err := p.choose(ctx, checks); err != nil {
 		return exitFail, err
 	}
-	checks := p.deployment().Checks()
 	if p.plan {
 		return p.propose(ctx, checks)
 	}
@@ -49,7 +50,7 @@ func (p *program) harden(ctx context.Context, args []string) (int, error) {
 // choose makes sure, before anything is changed, that there is an engine which
 // has the containers, and that they are meant: an audit looks at all that run,
 // but whoever has a database beside the agent does not want it changed.
-func (p *program) choose(ctx context.Context) error {
+func (p *program) choose(ctx context.Context, checks []harden.Check) error {
 	within, cancel := context.WithTimeout(ctx, p.timeout)
 	defer cancel()
 	found, err := p.engine.Containers(within, p.containers...)
@@ -58,6 +59,8 @@ func (p *program) choose(ctx context.Context) error {
 		return errInterrupted
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("the container engine at %s does not answer within %v", p.dockerHost, p.timeout)
+	case errors.Is(err, container.ErrNoContainer) && harden.Evaluate(ctx, &host.Local().View, checks[0], p.timeout).Status == harden.StatusFail:
+		return nil // a run was cut off while the old container had another name, and is in the plan
 	case err != nil:
 		return err
 	}
@@ -93,7 +96,7 @@ func (p *program) fix(ctx context.Context, checks []harden.Check) (holds bool, e
 		}
 		if isNew {
 			writePlan(p.stderr, width, plan)
-			fmt.Fprint(p.stderr, "\nMaking the change. It is undone unless it proves good.\n\n")
+			fmt.Fprint(p.stderr, "\nMaking the change. It is undone unless it proves good, and if you interrupt it.\n\n")
 		}
 		return isNew
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -76,8 +77,10 @@ const secret = "canary-7f3a"
 // waits for it longer than it takes.
 func (w *world) run(t *testing.T, name string, more ...string) {
 	t.Helper()
-	args := append([]string{"run", "-d", "--name", name, "--restart", "unless-stopped", "-v", name + "-state:" + openclaw.StateDir,
-		"-e", "OPENAI_API_KEY=" + secret, "--label", "token=" + secret}, more...)
+	args := append([]string{
+		"run", "-d", "--name", name, "--restart", "unless-stopped", "-v", name + "-state:" + openclaw.StateDir,
+		"-e", "OPENAI_API_KEY=" + secret, "--label", "token=" + secret,
+	}, more...)
 	w.docker(t, append(args, lab.HealthImage)...)
 }
 
@@ -247,7 +250,8 @@ func (w *world) proxy(t *testing.T, seen func(*http.Request)) (host string) {
 	t.Helper()
 	engine := strings.TrimPrefix(w.DockerHost(), "unix://")
 	pass := &httputil.ReverseProxy{
-		Rewrite: func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "docker" },
+		ErrorLog: log.New(io.Discard, "", 0),
+		Rewrite:  func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", "docker" },
 		Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", engine)
 		}},
@@ -464,29 +468,43 @@ func (w *world) neverWell(t *testing.T) {
 	}
 }
 
-// start starts the program in a process of its own.
-func (w *world) start(t *testing.T, args ...string) (*exec.Cmd, *bytes.Buffer) {
+// cutOff runs harden in a process of its own, and sends it a signal when the old
+// container has given up its name, and the new one has not got it yet.
+func (w *world) cutOff(t *testing.T, name, state string, sig os.Signal) (output string, exit *exec.ExitError) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", args...)
+	var cmd *exec.Cmd
+	started := make(chan struct{})
+	var once sync.Once
+	host := w.proxy(t, func(r *http.Request) {
+		if !strings.HasSuffix(r.URL.Path, "/rename") || r.FormValue("name") != name {
+			return
+		}
+		once.Do(func() { // it may give the old one its name back
+			<-started
+			if err := cmd.Process.Signal(sig); err != nil {
+				t.Error(err)
+			}
+			select { // the request comes to nothing
+			case <-r.Context().Done():
+			case <-time.After(30 * time.Second):
+				t.Error("the program goes on")
+			}
+		})
+	})
+	cmd = exec.CommandContext(t.Context(), "/proc/self/exe", "harden", "--docker-host", host, "--container", name, "--state-dir", state)
 	cmd.Env = []string{mainVar + "=1"}
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return cmd, &out
-}
-
-// until waits until there are two containers whose names begin with name: a
-// transaction is under way.
-func (w *world) until(t *testing.T, name string) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if len(strings.Fields(w.docker(t, "ps", "-aq", "--filter", "name="+name))) > 1 {
-			return
-		}
+	close(started)
+	err := cmd.Wait()
+	exit, ok := errors.AsType[*exec.ExitError](err)
+	if !ok {
+		t.Fatalf("it was not cut off: %v\n%s", err, &out)
 	}
-	t.Error("no transaction began")
+	return out.String(), exit
 }
 
 // A run that is killed in the middle is made good by the next.
@@ -494,17 +512,13 @@ func (w *world) killed(t *testing.T) {
 	const name = "killed"
 	w.run(t, name, "--user", "0")
 	state := t.TempDir()
-	cmd, _ := w.start(t, w.args("harden", name, state)...)
-	w.until(t, name)
-	if err := cmd.Process.Kill(); err != nil {
-		t.Error(err)
-	}
-	if err := cmd.Wait(); err == nil {
-		t.Error("it was not killed")
+	w.cutOff(t, name, state, syscall.SIGKILL)
+	if _, err := w.Docker(t.Context(), "inspect", name); err == nil {
+		t.Error("it was not killed when there was no container of that name")
 	}
 	runProgram(t, w.args("security-audit", name, state)...).want(t, exitFail, "cut off", "")
 	runProgram(t, w.args("harden", name, state, "--plan")...).want(t, exitPass, "cut off", "")
-	runProgram(t, w.args("harden", name, state)...).want(t, exitUnknown, "▸ Security score: 6/14", "")
+	runProgram(t, w.args("harden", name, state)...).want(t, exitUnknown, "▸ Security score: 6/14", "✓ ")
 	w.hardened(t, name, state)
 }
 
@@ -513,14 +527,9 @@ func (w *world) interrupted(t *testing.T) {
 	const name = "interrupted"
 	w.run(t, name, "--user", "0")
 	id := w.docker(t, "inspect", "-f", "{{.Id}}", name)
-	cmd, out := w.start(t, w.args("harden", name, t.TempDir())...)
-	w.until(t, name)
-	if err := cmd.Process.Signal(os.Interrupt); err != nil {
-		t.Error(err)
-	}
-	err := cmd.Wait()
-	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != exitFail || !strings.Contains(unwrapped(out.String()), "everything was undone") || !strings.HasSuffix(out.String(), "managemyclaw: interrupted\n") {
-		t.Errorf("%v:\n%s", err, out)
+	out, exit := w.cutOff(t, name, t.TempDir(), syscall.SIGINT)
+	if exit.ExitCode() != exitFail || !strings.Contains(unwrapped(out), "everything was undone") || !strings.HasSuffix(out, "managemyclaw: interrupted\n") {
+		t.Errorf("%v:\n%s", exit, out)
 	}
 	if all := w.docker(t, "ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.State}}", "--filter", "name="+name); all != fmt.Sprintf("%s %s running", id, name) {
 		t.Errorf("containers: %q, want %s", all, id)
