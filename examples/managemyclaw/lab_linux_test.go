@@ -221,7 +221,7 @@ func (w *world) noSuchContainer(t *testing.T) {
 
 func (w *world) stopped(t *testing.T) {
 	const name = "stopped"
-	w.docker(t, "create", "--name", name, lab.UserImage)
+	w.docker(t, "create", "--name", name, lab.UserImage, "serve", "--token", secret)
 	// What is asked for is wrong enough to fail; the rest nobody can see.
 	w.program(t, "security-audit", name).want(t, exitFail, "the container is not running", "")
 	w.program(t, "harden", name, "--plan").want(t, exitFail, "start it", "")
@@ -342,12 +342,15 @@ func (w *world) plan(t *testing.T) {
 			t.Errorf("not in the plan: %q", want)
 		}
 	}
+	for line := range strings.Lines(o.stdout) {
+		if n := len([]rune(line)); n > report.DefaultWidth+1 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
 	if o.code == exitUsage || o.stderr != "" {
 		t.Errorf("status %d, stderr %s", o.code, o.stderr)
 	}
-	if t.Failed() {
-		t.Log(o.stdout)
-	}
+	t.Log(o.stdout)
 	asJSON := w.program(t, "harden", name, "--plan", "--format", "json")
 	var plan struct {
 		Schema    string

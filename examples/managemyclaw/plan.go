@@ -53,7 +53,9 @@ func writeProposals(w io.Writer, proposals []harden.Proposal, unknown []harden.R
 	width, _ := terminalWidth(w)
 	var heads, bodies []string
 	add := func(mark string, info harden.Info, body string) {
-		heads = append(heads, fmt.Sprintf("%s %s: %s\n", mark, info.ID, printable(info.Title)))
+		var head strings.Builder
+		wrap(&head, width, mark+" ", info.ID+": "+info.Title)
+		heads = append(heads, head.String())
 		bodies = append(bodies, body)
 	}
 	for _, q := range proposals {
