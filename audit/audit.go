@@ -26,7 +26,7 @@ import (
 
 // DefaultConcurrency is how many checks an [Auditor] runs at once by default.
 // Checks mostly wait: for an engine, for the kernel, for a network.
-const DefaultConcurrency = 8
+const DefaultConcurrency = 32
 
 // An Auditor runs checks. The zero Auditor is ready for use. Its fields must
 // not be changed while it runs; its methods may be called concurrently.

@@ -155,13 +155,14 @@ func TestWaiverBySituation(t *testing.T) {
 
 				about := rep.Results[2]
 				assert.Equal(t, audit.WaiversID, about.Info.ID)
-				got := about.Status.String()
+				var got strings.Builder
+				got.WriteString(about.Status.String())
 				for _, f := range about.Findings {
-					got += " " + f.ID
+					got.WriteString(" " + f.ID)
 					assert.NotEmpty(t, f.Remedy)
 					assert.Equal(t, harden.SeverityMedium, f.Severity)
 				}
-				assert.Equal(t, tt.waivers2, got, about.Detail)
+				assert.Equal(t, tt.waivers2, got.String(), about.Detail)
 			})
 		})
 	}

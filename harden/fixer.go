@@ -104,7 +104,7 @@ func (f *Fixer) Apply(ctx context.Context, h *host.Host, r Remediator, p Plan) (
 		if _, panicked := errors.AsType[*PanicError](err); err == nil || panicked {
 			done = append(done, a) // before recording: a lost record must not lose the action
 		}
-		if err := errors.Join(err, f.record(ctx, "remedy.apply", id, a, outcome(err), err)); err != nil {
+		if err := errors.Join(err, f.recordOutcome(ctx, "remedy.apply", id, a, err)); err != nil {
 			return Result{}, f.revert(ctx, h, id, done, err)
 		}
 	}
@@ -184,6 +184,16 @@ func (f *Fixer) record(ctx context.Context, kind, id string, a Action, outcome s
 		return fmt.Errorf("harden: record %s: %w", kind, err)
 	}
 	return nil
+}
+
+// recordTimeout bounds the record of what has been done, which is made also
+// when the caller has gone.
+const recordTimeout = 10 * time.Second
+
+func (f *Fixer) recordOutcome(ctx context.Context, kind, id string, a Action, err error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	return f.record(ctx, kind, id, a, outcome(err), err)
 }
 
 func outcome(err error) string {
@@ -286,7 +296,8 @@ type Fix struct {
 // makes a plan for the machine as it is by then, shows it to approve, and
 // applies it if approve returns true; a nil approve approves everything. One
 // fix that fails does not stop the next, unless undoing it failed: then Fix
-// stops, for the machine is in nobody's intended state.
+// stops, for the machine is in nobody's intended state. A plan whose changes
+// have failed for an earlier check is not tried again.
 func (f *Fixer) Fix(ctx context.Context, h *host.Host, approve func(Result, Plan) bool, checks ...Check) ([]Fix, error) {
 	if f.Trail == nil {
 		return nil, ErrNoRecorder
@@ -298,6 +309,7 @@ func (f *Fixer) Fix(ctx context.Context, h *host.Host, approve func(Result, Plan
 		h = new(host.Host)
 	}
 	var all []Fix
+	var failed []failedPlan
 	for _, c := range checks {
 		r, ok := withRemedy(c)
 		if !ok {
@@ -312,6 +324,10 @@ func (f *Fixer) Fix(ctx context.Context, h *host.Host, approve func(Result, Plan
 			continue
 		}
 		fix.Plan, fix.Err = planAnew(ctx, &h.View, r)
+		changes := changesOf(fix.Plan)
+		if fix.Err == nil {
+			fix.Err = triedBefore(fix.Before.Info.ID, changes, failed)
+		}
 		if fix.Err == nil && len(fix.Plan.Actions) > 0 && (approve == nil || approve(fix.Before, fix.Plan)) {
 			var after Result
 			after, fix.Err = f.Apply(ctx, h, r, fix.Plan)
@@ -319,6 +335,8 @@ func (f *Fixer) Fix(ctx context.Context, h *host.Host, approve func(Result, Plan
 			fix.Changed = fix.Err == nil || leftover
 			if fix.Changed {
 				fix.After = after
+			} else {
+				failed = append(failed, failedPlan{fix.Before.Info.ID, changes})
 			}
 		}
 		all = append(all, fix)
@@ -327,4 +345,31 @@ func (f *Fixer) Fix(ctx context.Context, h *host.Host, approve func(Result, Plan
 		}
 	}
 	return all, nil
+}
+
+// A failedPlan is what was to be changed for a check, in vain.
+type failedPlan struct {
+	id      string
+	changes []Change
+}
+
+// triedBefore is an error if the same changes have failed.
+func triedBefore(id string, changes []Change, failed []failedPlan) error {
+	for _, f := range failed {
+		if len(changes) > 0 && slices.Equal(f.changes, changes) {
+			return &FixError{ID: id, Err: fmt.Errorf("not tried: the same change has failed for %s", f.id), Reverted: true}
+		}
+	}
+	return nil
+}
+
+// changesOf describes the actions of a plan; nil if one cannot be described.
+func changesOf(p Plan) []Change {
+	var all []Change
+	for _, a := range p.Actions {
+		if contain(func() error { all = append(all, a.Change()); return nil }) != nil {
+			return nil
+		}
+	}
+	return all
 }

@@ -711,3 +711,42 @@ func TestApplyUnfinished(t *testing.T) {
 	require.ErrorIs(t, err, harden.ErrUnfinished)
 	assert.Len(t, fixes, 1)
 }
+
+// Several checks may want the same change. If it fails it is tried once.
+func TestFixTriesAChangeOnce(t *testing.T) {
+	tried := 0
+	remedy := func(id string) harden.Check {
+		return stubborn{harden.New(harden.Info{ID: id, Title: id}, half{}.Run), &tried}
+	}
+	f := harden.Fixer{Trail: trail.Discard}
+	fixes, err := f.Fix(t.Context(), &host.Host{}, nil, remedy("test.a"), remedy("test.b"))
+	require.NoError(t, err)
+	require.Len(t, fixes, 2)
+	assert.Equal(t, 1, tried)
+	for _, fix := range fixes {
+		fe, ok := errors.AsType[*harden.FixError](fix.Err)
+		require.True(t, ok, "%v", fix.Err)
+		assert.True(t, fe.Reverted)
+	}
+	assert.ErrorContains(t, fixes[1].Err, "test.a")
+}
+
+// stubborn is a check with a remedy that cannot be applied.
+type stubborn struct {
+	harden.Check
+
+	tried *int
+}
+
+func (s stubborn) Plan(context.Context, *host.View) (harden.Plan, error) {
+	return harden.Plan{Actions: []harden.Action{refused{tried: s.tried}}}, nil
+}
+
+type refused struct{ tried *int }
+
+func (refused) Change() harden.Change { return harden.Change{Subject: "x", Before: "a", After: "b"} }
+func (r refused) Apply(context.Context, *host.Host) error {
+	*r.tried++
+	return errAction
+}
+func (refused) Revert(context.Context, *host.Host) error { return nil }

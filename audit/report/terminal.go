@@ -120,7 +120,7 @@ func wrap(text string, width int) []string {
 		line.Reset()
 		used = 0
 	}
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		n := cells(word)
 		if used > 0 && used+1+n > width {
 			flush()

@@ -86,19 +86,10 @@ func (p *program) fix(ctx context.Context, checks []harden.Check) (holds bool, e
 	defer record.Close()
 
 	width, _ := terminalWidth(p.stderr)
-	// Several checks may want the same change. It is tried once.
-	tried := make(map[harden.Change]bool)
 	announce := func(_ harden.Result, plan harden.Plan) bool {
-		isNew := false
-		for _, a := range plan.Actions {
-			isNew = isNew || !tried[a.Change()]
-			tried[a.Change()] = true
-		}
-		if isNew {
-			writePlan(p.stderr, width, plan)
-			fmt.Fprint(p.stderr, "\nMaking the change. It is undone unless it proves good, and if you interrupt it.\n\n")
-		}
-		return isNew
+		writePlan(p.stderr, width, plan)
+		fmt.Fprint(p.stderr, "\nMaking the change. It is undone unless it proves good, and if you interrupt it.\n\n")
+		return true
 	}
 	fixer := harden.Fixer{Trail: &trail.Lines{W: record}, Timeout: p.timeout}
 	fixes, err := fixer.Fix(ctx, host.Local(), announce, checks...)
@@ -111,8 +102,6 @@ func (p *program) fix(ctx context.Context, checks []harden.Check) (holds bool, e
 			holds = holds && fix.Changed // else it holds, and something was left behind
 		case fix.Changed:
 			fmt.Fprintf(p.stderr, "✓ %s: done\n", info.ID)
-		case len(fix.Plan.Actions) > 0:
-			fmt.Fprintf(p.stderr, "✗ %s: would be closed by what has failed already\n", info.ID)
 		default: // nothing that a program can do
 			fmt.Fprintf(p.stderr, "? %s\n", info.ID)
 			writePlan(p.stderr, width, fix.Plan)

@@ -195,8 +195,8 @@ func (h *Hardening) describe(s *Settings) (before, after string) {
 	for _, key := range h.DropEnv {
 		line("environment "+key, "set", "not set")
 	}
-	flag(h.Memory > 0, "memory limit", limit(s.Memory), h.Memory)
-	flag(h.ShmSize > 0, "size of /dev/shm", limit(s.ShmSize), h.ShmSize)
+	flag(h.Memory > 0, "memory limit", size(s.Memory), size(h.Memory))
+	flag(h.ShmSize > 0, "size of /dev/shm", size(s.ShmSize), size(h.ShmSize))
 	flag(h.PidsLimit > 0, "process limit", limit(s.PidsLimit), h.PidsLimit)
 	slices.Sort(b)
 	slices.Sort(f)
@@ -208,6 +208,14 @@ func limit(n int64) string {
 		return "none"
 	}
 	return strconv.FormatInt(n, 10)
+}
+
+// size words a number of bytes that is a limit.
+func size(n int64) string {
+	if n <= 0 || n%(1<<20) != 0 {
+		return limit(n)
+	}
+	return fmt.Sprintf("%d MiB", n>>20)
 }
 
 func requests(n int) []string {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -296,9 +297,7 @@ func TestEachViolation(t *testing.T) {
 			c := good()
 			for i := range c.Kernel.Processes { // not shared between the two
 				ns := make(map[string]uint64)
-				for k, v := range c.Kernel.Processes[i].Namespaces {
-					ns[k] = v
-				}
+				maps.Copy(ns, c.Kernel.Processes[i].Namespaces)
 				c.Kernel.Processes[i].Namespaces = ns
 			}
 			tt.change(&c)
