@@ -690,7 +690,9 @@ func (half) Change() harden.Change { return harden.Change{Subject: "x", Before: 
 func (half) Apply(context.Context, *host.Host) error {
 	return fmt.Errorf("half: %w", harden.ErrUnfinished)
 }
+
 func (half) Revert(context.Context, *host.Host) error { panic("what was not applied is not reverted") }
+
 func (half) Plan(context.Context, *host.View) (harden.Plan, error) {
 	return harden.Plan{Actions: []harden.Action{half{}}}, nil
 }
@@ -745,6 +747,7 @@ func (s stubborn) Plan(context.Context, *host.View) (harden.Plan, error) {
 type refused struct{ tried *int }
 
 func (refused) Change() harden.Change { return harden.Change{Subject: "x", Before: "a", After: "b"} }
+
 func (r refused) Apply(context.Context, *host.Host) error {
 	*r.tried++
 	return errAction

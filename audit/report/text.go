@@ -260,15 +260,25 @@ func (t *text) problems() {
 func (t *text) otherProblems() {
 	failing, unknown := t.others()
 	list := slices.Concat(failing, unknown)
+	more := 0
+	if len(list) > maxChecks+1 {
+		more, list = len(list)-maxChecks, list[:maxChecks]
+	}
+	var body []byte
 	for i, r := range list {
-		t.gap()
-		if i == maxChecks && len(list) > maxChecks+1 {
-			t.line("     ", "", "and "+count(len(list)-i)+" more outside the 14 points", dim)
-			return
+		next := t.body(audit.PointResult{Status: r.Status}, []*audit.Result{r})
+		if i == 0 || !bytes.Equal(next, body) { // or else they share it
+			t.out.Write(body)
+			t.gap()
 		}
+		body = next
 		sign, color := mark(r.Status)
 		t.line(sign+"    ", color, t.clean(r.Info.ID)+": "+t.clean(r.Info.Title), bold)
-		t.out.Write(t.body(audit.PointResult{Status: r.Status}, []*audit.Result{r}))
+	}
+	t.out.Write(body)
+	if more > 0 {
+		t.gap()
+		t.line("     ", "", "and "+count(more)+" more outside the 14 points", dim)
 	}
 }
 

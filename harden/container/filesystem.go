@@ -84,6 +84,9 @@ func judgeTmpfs(p Profile) judge {
 				options := strings.Join(append(slices.Clone(m.Options), m.Super...), ",")
 				ev := inspected(t.Source, m.Path+" "+m.FSType+" "+options, "size=…,noexec,nosuid,nodev")
 				size, bounded := tmpfsSize(m.Super)
+				if len(m.HostPaths) > 0 && !slices.ContainsFunc(m.HostPaths, c.ownVolume) && !c.ownShm(&m) {
+					continue // the host's: judgeHostPaths and judgeWritable
+				}
 				if m.Path == "/sys/fs/cgroup" && slices.Contains(m.Super, "mode=755") {
 					// Of cgroup v1: the engine makes it, for root alone to write
 					// to, and a root process is a finding of its own.
