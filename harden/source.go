@@ -3,7 +3,6 @@ package harden
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -242,7 +241,7 @@ func (j *joint) verdict() (Verdict, error) {
 	case j.passed > 0:
 		return Pass(j.evidence[0], j.evidence[1:]...).atMost(j.level), nil
 	}
-	return NotApplicable(strings.Join(slices.Compact(j.notes), "; ")), nil
+	return NotApplicable(cut(j.notes, len(j.notes))), nil
 }
 
 type subjectError struct {
@@ -253,21 +252,25 @@ type subjectError struct {
 // subjectErrors says which subjects could not be judged, and why.
 type subjectErrors []subjectError
 
-const maxSubjectErrors = 5
-
 func (e subjectErrors) Error() string {
-	var b strings.Builder
-	for i, s := range e {
-		if i == maxSubjectErrors {
-			fmt.Fprintf(&b, "; and %d more", len(e)-i)
-			break
-		}
-		if i > 0 {
-			b.WriteString("; ")
-		}
-		fmt.Fprintf(&b, "%s: %v", s.subject, s.err)
+	all := make([]string, min(len(e), maxSubjects))
+	for i := range all {
+		all[i] = fmt.Sprintf("%s: %v", e[i].subject, e[i].err)
 	}
-	return b.String()
+	return cut(all, len(e))
+}
+
+// maxSubjects is how many subjects a text names.
+const maxSubjects = 5
+
+// cut joins the first texts of so many.
+func cut(texts []string, of int) string {
+	texts = texts[:min(len(texts), maxSubjects)]
+	s := strings.Join(texts, "; ")
+	if more := of - len(texts); more > 0 {
+		s += fmt.Sprintf("; and %d more", more)
+	}
+	return s
 }
 
 // Unwrap lets [errors.Is] see every cause.

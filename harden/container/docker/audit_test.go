@@ -62,10 +62,8 @@ func TestAuditOfTenThousandContainers(t *testing.T) {
 		t.Errorf("%d results", len(report.Results))
 	}
 	for _, r := range report.Results {
-		if r.Info.ID == "container.loopback_leak" && r.Status == harden.StatusNotApplicable {
-			continue // nothing is published
-		}
-		if r.Status != harden.StatusUnknown || r.Reason != harden.ReasonPrivilege {
+		none := r.Info.ID == "container.loopback_leak" && r.Status == harden.StatusNotApplicable // nothing is published
+		if !none && (r.Status != harden.StatusUnknown || r.Reason != harden.ReasonPrivilege) {
 			t.Errorf("%s: %v for %s: %.300s %v", r.Info.ID, r.Status, r.Reason, r.Detail, r.Findings)
 		}
 		if n := len(r.Detail); n == 0 || n > 4096 {
