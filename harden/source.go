@@ -3,6 +3,7 @@ package harden
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -241,7 +242,8 @@ func (j *joint) verdict() (Verdict, error) {
 	case j.passed > 0:
 		return Pass(j.evidence[0], j.evidence[1:]...).atMost(j.level), nil
 	}
-	return NotApplicable(cut(j.notes, len(j.notes))), nil
+	notes := slices.Compact(j.notes)
+	return NotApplicable(cut(notes, len(notes))), nil
 }
 
 type subjectError struct {
