@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ type program struct {
 	dockerHost string
 	engine     *docker.Engine
 	containers []string
+	writable   []string
 	stateDir   string
 	waivers    []audit.Waiver
 	format     string
@@ -54,6 +56,7 @@ func (p *program) parse(command string, args []string, more func(*flag.FlagSet))
 	fs.SetOutput(io.Discard) // run says what is wrong
 	fs.StringVar(&p.dockerHost, "docker-host", cmp.Or(p.getenv("DOCKER_HOST"), docker.DefaultHost), "`URL` of the container engine")
 	fs.Func("container", "`NAME` of the agent's container; may be given several times, or several\nnames with commas; without it, the containers that run", p.addContainers)
+	fs.Func("writable", "`PATH` in the container that may be writable beside OpenClaw's own state; may be\ngiven several times", p.addWritable)
 	fs.StringVar(&p.stateDir, "state-dir", "/var/lib/hardshell", "`DIR` for journals and the record of changes")
 	fs.StringVar(&waivers, "waivers", "", "`FILE` of violations that somebody answers for; harden closes them all the same")
 	fs.StringVar(&p.format, "format", "text", "text, json, sarif or junit")
@@ -104,6 +107,15 @@ func (p *program) addContainers(names string) error {
 	return nil
 }
 
+// addWritable adds the value of --writable.
+func (p *program) addWritable(name string) error {
+	if !path.IsAbs(name) || path.Clean(name) == "/" {
+		return errors.New("it must be an absolute path below the root")
+	}
+	p.writable = append(p.writable, path.Clean(name))
+	return nil
+}
+
 func readWaivers(name string) ([]audit.Waiver, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -119,10 +131,12 @@ func readWaivers(name string) ([]audit.Waiver, error) {
 
 // deployment returns the agent's deployment as the flags name it.
 func (p *program) deployment() *openclaw.Deployment {
+	profile := openclaw.Profile()
+	profile.Writable = append(profile.Writable, p.writable...)
 	return &openclaw.Deployment{
 		Engine:     p.engine,
 		Containers: p.containers,
-		Profile:    openclaw.Profile(),
+		Profile:    profile,
 		Control:    p.engine,
 		StateDir:   filepath.Join(p.stateDir, "recreate"),
 	}

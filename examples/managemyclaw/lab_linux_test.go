@@ -37,6 +37,7 @@ func TestLab(t *testing.T) {
 		for name, test := range map[string]func(*testing.T){
 			"audit":               w.audit,
 			"waivers":             w.waivers,
+			"writable":            w.writable,
 			"no such container":   w.noSuchContainer,
 			"stopped":             w.stopped,
 			"vanishes":            w.vanishes,
@@ -59,6 +60,24 @@ func TestLab(t *testing.T) {
 }
 
 type world struct{ *lab.Lab }
+
+// A container that was hardened by hand passes points 1 to 5, once what it may
+// write is declared.
+func (w *world) writable(t *testing.T) {
+	const name = "by-hand"
+	w.docker(t, "run", "-d", "--name", name, "--user", "1000:1000", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
+		"--tmpfs", "/tmp:size=16m", "--pids-limit", "100", "--memory", "128m", "-v", "/data", lab.UserImage)
+	r := parse(t, w.program(t, "security-audit", name, "--format", "json").stdout)
+	if r.Points[harden.PointReadOnlyFS-1].Status != harden.StatusFail {
+		t.Errorf("what is writable and not declared: %+v", r.Points)
+	}
+	r = parse(t, w.program(t, "security-audit", name, "--format", "json", "--writable", "/data").stdout)
+	for i := range 5 {
+		if r.Points[i].Status != harden.StatusPass {
+			t.Errorf("point %d is %v", i+1, r.Points[i].Status)
+		}
+	}
+}
 
 func (w *world) docker(t *testing.T, args ...string) string {
 	t.Helper()

@@ -82,6 +82,8 @@ func TestUsageErrors(t *testing.T) {
 		"an argument":            {[]string{"harden", "openclaw"}, `unexpected argument "openclaw"`},
 		"negative timeout":       {[]string{"security-audit", "--timeout", "-1s"}, "must be positive"},
 		"timeout without unit":   {[]string{"security-audit", "--timeout", "10"}, "parse error"},
+		"writable root":          {[]string{"security-audit", "--writable", "/"}, "below the root"},
+		"relative writable path": {[]string{"security-audit", "--writable", "data"}, "absolute"},
 		"host without scheme":    {[]string{"security-audit", "--docker-host", "/run/docker.sock"}, "unix:///path"},
 		"host by ssh":            {[]string{"security-audit", "--docker-host", "ssh://box"}, "run this on that machine"},
 		"empty name":             {[]string{"harden", "--container", ""}, "a name is missing"},
