@@ -207,6 +207,11 @@ func TestEachViolation(t *testing.T) {
 			m := c.mount("/state")
 			m.FSType, m.Device, m.Options = "ramfs", "0:77", []string{"rw", "nosuid", "nodev"}
 		}, []string{"tmpfs"}},
+		{"declared, a tmpfs with suid", func(c *Container) {
+			m := c.mount("/state")
+			m.FSType, m.Device, m.Root, m.HostPaths = "tmpfs", "0:78", "/", nil
+			m.Options, m.Super = []string{"rw", "nodev"}, []string{"rw", "size=65536k"}
+		}, []string{"tmpfs"}},
 		{"an undeclared volume", bind("/data", "/var/lib/docker/volumes/state/_data", false), []string{"writable_paths"}},
 		{"beside a declared path", func(c *Container) { c.mount("/state").Path = "/state2" }, []string{"writable_paths"}},
 		{"writable sysfs", func(c *Container) { c.mount("/sys").ReadOnly = false }, []string{"writable_paths"}},
@@ -226,6 +231,20 @@ func TestEachViolation(t *testing.T) {
 		{"another container's volume", bind("/x", "/var/lib/docker/volumes/other/_data", true), []string{"host_paths"}},
 		{"the host's /proc", func(c *Container) {
 			c.addMount(MountPoint{Device: "0:4", Root: "/", Path: "/host/proc", FSType: "proc", ReadOnly: true, Options: []string{"ro"}, HostPaths: []string{"/proc"}})
+		}, []string{"host_paths"}},
+		{"the host's /proc, writable", func(c *Container) {
+			c.addMount(MountPoint{Device: "0:4", Root: "/", Path: "/host/proc", FSType: "proc", Options: []string{"rw"}, HostPaths: []string{"/proc"}})
+		}, []string{"host_paths", "writable_paths"}},
+		{"the host's cgroups", func(c *Container) {
+			c.addMount(MountPoint{Device: "0:35", Root: "/", Path: "/cg", FSType: "cgroup2", ReadOnly: true, Options: []string{"ro"}, HostPaths: []string{"/sys/fs/cgroup"}})
+		}, []string{"host_paths"}},
+		{"the engine's state where an operator put it", func(c *Container) {
+			c.Engine.DataRoot = "/srv/engine"
+			bind("/x", "/srv/engine/image", true)(c)
+		}, []string{"host_paths"}},
+		{"what holds the engine's state", func(c *Container) {
+			c.Engine.DataRoot = "/data/engine/docker"
+			bind("/x", "/data/engine", true)(c)
 		}, []string{"host_paths"}},
 		{"shared propagation", func(c *Container) { c.mount("/state").Shared = true }, []string{"mount_propagation"}},
 		{"no mask on kcore", func(c *Container) { c.mount("/proc/kcore").Path = "/proc/other" }, []string{"masked_paths"}},
@@ -288,6 +307,13 @@ func TestEachViolation(t *testing.T) {
 			}
 		}, []string{"host_network"}},
 
+		{"the host's network, and an engine on its loopback", func(c *Container) {
+			for i := range c.Kernel.Processes {
+				c.Kernel.Processes[i].Namespaces["net"] = 3
+			}
+			c.Host.Listeners = append(c.Host.Listeners, Listener{Protocol: "tcp", Addr: netip.MustParseAddrPort("127.0.0.1:2375")})
+		}, []string{"host_network", "engine_tcp"}},
+
 		{"no memory limit", func(c *Container) { c.Kernel.Cgroup.Memory = -1 }, []string{"memory_limit"}},
 		{"a memory limit beyond the machine", func(c *Container) { c.Kernel.Cgroup.Memory = 64 << 30 }, []string{"memory_limit"}},
 		{"no pids limit", func(c *Container) { c.Kernel.Cgroup.Pids = -1 }, []string{"pids_limit"}},
@@ -322,6 +348,11 @@ func TestUndecided(t *testing.T) {
 	}{
 		{"an operator's default profile", "seccomp", func(c *Container) { c.Engine.SeccompProfile = "/etc/docker/seccomp.json" }},
 		{"a profile that is not JSON", "seccomp", func(c *Container) { c.SecurityOpt = []string{"seccomp=/etc/x.json"} }},
+		{"a profile without a default", "seccomp", func(c *Container) { c.SecurityOpt = []string{"seccomp={}"} }},
+		{"files that are nowhere on the host", "host_paths", func(c *Container) { c.mount("/state").HostPaths = nil }},
+		{"part of somebody's tmpfs", "host_paths", func(c *Container) {
+			c.addMount(MountPoint{Device: "0:80", Root: "/part", Path: "/t", FSType: "tmpfs", ReadOnly: true, Options: []string{"ro"}, Super: []string{"rw", "size=1024k"}})
+		}},
 		{"no mount at the root", "read_only_root", func(c *Container) { c.Kernel.Trees[0].Mounts = c.Kernel.Trees[0].Mounts[1:] }},
 		{"a socket table that cannot be read", "engine_socket", func(c *Container) { c.Kernel.SocketsErr = errors.New("x") }},
 		{"listeners that cannot be read", "published_ports", func(c *Container) { c.Host.ListenersErr = errors.New("x") }},
@@ -356,6 +387,11 @@ func TestProfileAllows(t *testing.T) {
 	if res := results["container.published_ports"]; res.Status != harden.StatusPass {
 		t.Errorf("published_ports: %v", res.Findings)
 	}
+	mapped := good()
+	mapped.Ports[0].HostIP = "::ffff:100.64.1.2"
+	if res := assess(t, p, mapped)["container.published_ports"]; res.Status != harden.StatusPass {
+		t.Errorf("an address is another if it is mapped: %v", res.Findings)
+	}
 	if res := results["container.engine_socket"]; len(res.Findings) != 1 || !strings.Contains(res.Findings[0].Message, "/docker") {
 		t.Errorf("the engine's socket cannot be declared away: %v", res.Findings)
 	}
@@ -363,7 +399,7 @@ func TestProfileAllows(t *testing.T) {
 
 func TestSensitive(t *testing.T) {
 	for _, name := range []string{
-		"/", "/etc", "/etc/", "//etc", "/etc/../etc/shadow", "/etc/cron.d", "/home", "/home/alice", "/home/alice/.ssh/id_rsa", "/home/alice/.config",
+		"/", "/var/spool", "/etc", "/etc/", "//etc", "/etc/../etc/shadow", "/etc/cron.d", "/home", "/home/alice", "/home/alice/.ssh/id_rsa", "/home/alice/.config",
 		"/root", "/root/.ssh", "/var", "/var/lib", "/var/lib/docker/x", "/run", "/run/docker.sock", "/var/run/x", "/proc", "/proc/sys/kernel/core_pattern",
 		"/sys/fs/cgroup", "/dev/sda", "/boot", "/lib/modules", "/usr", "/usr/bin", "/usr/lib/systemd/system", "/var/log/syslog", "/tmp", "/lib", "",
 	} {
