@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/managemyclaw/hardshell/internal/hostpath"
 )
 
 func isNotExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }
@@ -42,81 +44,71 @@ func canonical(p string) string {
 }
 
 // within reports whether p is dir or below it.
-func within(p, dir string) bool {
-	return p == dir || dir == "/" || strings.HasPrefix(p, dir+"/")
-}
+func within(p, dir string) bool { return hostpath.Below(p, dir) }
 
-// Trees that belong to the machine: nothing at, below or above them is
-// mounted into a container of an agent.
-var systemTrees = []string{
-	"/bin", "/boot", "/dev", "/efi", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run", "/sbin", "/snap", "/sys", "/usr",
-	"/var/cache/apt", "/var/lib/apt", "/var/lib/containerd", "/var/lib/containers", "/var/lib/docker", "/var/lib/dpkg",
-	"/var/lib/kubelet", "/var/lib/rancher", "/var/lib/snapd", "/var/lib/systemd", "/var/lib/tailscale", "/var/log", "/var/spool",
-	"/library", "/system", "/windows", "/program files", "/program files (x86)", "/programdata",
-}
-
-// Harmless parts of them, read only.
-var harmless = []string{
-	"/etc/localtime", "/etc/timezone", "/usr/share/zoneinfo", "/etc/ssl/certs", "/usr/share/ca-certificates",
-}
-
-// What is private in a home directory.
-var privateInHome = []string{
-	".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".netrc", ".npmrc", ".pypirc", ".git-credentials", ".gitconfig",
-	".bashrc", ".bash_profile", ".bash_login", ".bash_history", ".profile", ".zshrc", ".zprofile", ".zshenv", ".zsh_history",
-	".password-store", ".mozilla", ".thunderbird", ".pki", ".local", ".cache", ".colima", ".lima", ".rd", ".orbstack",
-	".config/autostart", ".config/systemd", ".config/gcloud", ".config/gh", ".config/google-chrome", ".config/chromium", ".config/containers",
-	"library", "appdata", "bin",
-}
+// Parts of other systems than Linux, on which a compose file may be used too.
+var (
+	foreignTrees  = []string{"/library", "/system", "/windows", "/program files", "/program files (x86)", "/programdata"}
+	foreignShared = []string{"/users", "/volumes"}
+	foreignInHome = []string{"library", "appdata"}
+)
 
 // splitHome splits a path at the home directory that it is in. rest is "."
 // for the home directory itself.
 func splitHome(p string) (rest string, ok bool) {
-	if p == "/root" {
-		return ".", true
+	if r, ok := strings.CutPrefix(p, "/users/"); ok {
+		p = "/home/" + r
 	}
-	if r, ok := strings.CutPrefix(p, "/root/"); ok {
-		return r, true
-	}
-	for _, homes := range []string{"/home/", "/users/", "/var/home/"} {
-		if r, ok := strings.CutPrefix(p, homes); ok {
-			if _, rest, ok := strings.Cut(r, "/"); ok {
-				return rest, true
-			}
-			return ".", true
-		}
-	}
-	return "", false
+	return hostpath.SplitHome(p)
 }
 
 // sensitive says why a path of the host must not be mounted, or nothing.
 func sensitive(p string, readOnly bool) string {
 	p = canonical(p)
-	if readOnly && slices.ContainsFunc(harmless, func(h string) bool { return within(p, h) }) {
-		return ""
+	kind, about := hostpath.Classify(p, readOnly)
+	if kind == hostpath.Ordinary {
+		kind, about = foreign(p)
 	}
-	for _, t := range systemTrees {
-		if within(p, t) {
-			return "a part of the system"
-		}
-		if within(t, p) {
-			return "a directory that contains " + t
-		}
-	}
-	if slices.Contains([]string{"/home", "/users", "/var/home", "/tmp", "/mnt", "/media", "/volumes"}, p) {
+	switch kind {
+	case hostpath.System:
+		return "a part of the system"
+	case hostpath.Holds:
+		return "a directory that contains " + about
+	case hostpath.Shared:
 		return "shared by all of the machine"
+	case hostpath.Home:
+		return "a home directory"
+	case hostpath.Private:
+		return "private to a user"
 	}
-	if rest, ok := splitHome(p); ok {
-		if rest == "." {
-			return "a home directory"
+	return ""
+}
+
+func foreign(p string) (hostpath.Kind, string) {
+	for _, t := range foreignTrees {
+		if within(p, t) {
+			return hostpath.System, t
 		}
-		for _, private := range privateInHome {
-			if within(rest, private) || within(private, rest) {
-				return "private to a user"
+	}
+	if slices.Contains(foreignShared, p) {
+		return hostpath.Shared, p
+	}
+	rest, ok := splitHome(p)
+	switch {
+	case !ok:
+	case rest == ".":
+		return hostpath.Home, p
+	default:
+		if what, ok := hostpath.InHome(rest); ok {
+			return hostpath.Private, what
+		}
+		for _, private := range foreignInHome {
+			if within(rest, private) {
+				return hostpath.Private, private
 			}
 		}
 	}
-	return ""
+	return hostpath.Ordinary, ""
 }
 
 // Directories in which container engines have their sockets.
