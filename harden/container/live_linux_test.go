@@ -486,3 +486,34 @@ func TestLiveUnprivileged(t *testing.T) {
 		}
 	}
 }
+
+// A socket with a second name is found without any other reason to search.
+func TestLiveHardLink(t *testing.T) {
+	l := labtest.Start(t, lab.Config{})
+	dir := filepath.Join(l.Dir(), "links")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	must(t, l, "run", "-d", "--name", "agent", "-v", dir+":/links", lab.UserImage)
+	engine, err := docker.Open(l.DockerHost())
+	if err != nil {
+		t.Fatal(err)
+	}
+	status := func() harden.Status {
+		t.Helper()
+		found, err := container.NewSource(engine).All(t.Context(), &host.Local().View)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return judge(t, found[0], container.Profile{})["container.engine_socket"].Status
+	}
+	if got := status(); got != harden.StatusPass {
+		t.Errorf("without the link: %v", got)
+	}
+	if err := os.Link(l.HostPath("/run/docker.sock"), filepath.Join(dir, "x")); err != nil {
+		t.Fatal(err)
+	}
+	if got := status(); got != harden.StatusFail {
+		t.Errorf("with the link: %v", got)
+	}
+}
