@@ -39,7 +39,8 @@ tidy:
 
 # All tests, those that need a real engine, kernel and root included. Where
 # they cannot run they say why; with CI=true that is a failure.
-test: deps
+test:
+	@scripts/install-deps race
 	$(GO) test -race -shuffle=on -timeout 30m $(PKGS)
 	for dir in $(EXAMPLES); do (cd $$dir && $(GO) vet ./... && $(GO) test -race ./...) || exit 1; done
 
