@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -28,17 +29,21 @@ func NewSource(e Engine, names ...string) *harden.Source[Container] {
 }
 
 func collect(ctx context.Context, v *host.View, e Engine, names []string) ([]Container, error) {
-	info, err := e.Info(ctx)
-	if err != nil {
+	// The engine answers while the machine is looked at.
+	infos := meanwhile(func() (EngineInfo, error) { return e.Info(ctx) })
+	lists := meanwhile(func() ([]Settings, error) { return e.Containers(ctx, names...) })
+	seen, seenErr := glanceAt(v)
+	info, infoErr := infos()
+	settings, err := lists()
+	if err := cmp.Or(infoErr, err); err != nil {
 		return nil, err
 	}
-	settings, err := e.Containers(ctx, names...)
-	if err != nil {
-		return nil, err
+	if seenErr == nil && !info.Remote && slices.ContainsFunc(settings, seen.lacks) {
+		seen, seenErr = glanceAt(v) // it was started since
 	}
 	slices.SortStableFunc(settings, func(a, b Settings) int { return cmp.Compare(a.Name, b.Name) })
 	all := make([]Container, len(settings))
-	s, surveyErr := survey(v, info)
+	s, surveyErr := survey(v, info, seen, seenErr)
 	for i, set := range settings {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -56,6 +61,28 @@ func collect(ctx context.Context, v *host.View, e Engine, names []string) ([]Con
 		all[i] = c
 	}
 	return all, nil
+}
+
+// meanwhile calls f and returns a function that waits for what comes of it.
+func meanwhile[T any](f func() (T, error)) func() (T, error) {
+	var (
+		value T
+		err   error
+		done  = make(chan struct{})
+	)
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				err = &harden.PanicError{Value: p, Stack: debug.Stack()}
+			}
+		}()
+		value, err = f()
+	}()
+	return func() (T, error) {
+		<-done
+		return value, err
+	}
 }
 
 // A containerTree is a mount tree of a container, and how to get there.

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -234,6 +235,17 @@ func situations(l *lab.Lab, dir string) []situation {
 					t.Fatal(err)
 				}
 				t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+				ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+				defer cancel()
+				for { // until it is in there
+					a, err := l.Do(ctx, name, "ps")
+					if err != nil {
+						t.Fatal(err)
+					}
+					if strings.Contains(string(a.Result), "sleep") {
+						return
+					}
+				}
 			},
 		},
 	}

@@ -39,19 +39,38 @@ type surveyor struct {
 	sockets socketIndex
 }
 
-// survey looks at the machine of an engine.
-func survey(v *host.View, info EngineInfo) (*surveyor, error) {
-	if info.Remote {
-		return nil, ErrRemote
-	}
+// A glance is what can be seen of a machine without knowing its engine.
+type glance struct {
+	table   *procTable
+	sockets socketIndex
+}
+
+func glanceAt(v *host.View) (*glance, error) {
 	if missing := v.Granted.Missing(host.ReadProcesses); missing != 0 {
 		return nil, &harden.PrivilegeError{Missing: missing}
 	}
-	s := &surveyor{v: v, info: info, machine: &Machine{Namespaces: make(map[string][]uint64)}}
-	var err error
-	if s.table, err = readProcTable(v); err != nil {
+	table, err := readProcTable(v)
+	if err != nil {
 		return nil, err
 	}
+	return &glance{table, readSockets(v, table)}, nil
+}
+
+// lacks reports whether a container runs whose first process was not seen.
+func (g *glance) lacks(s Settings) bool {
+	first := g.table.procs[s.PID]
+	return s.Running() && (first == nil || !first.inCgroupOf(s.ID))
+}
+
+// survey looks at the machine of an engine.
+func survey(v *host.View, info EngineInfo, seen *glance, err error) (*surveyor, error) {
+	if info.Remote {
+		return nil, ErrRemote
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &surveyor{v: v, info: info, table: seen.table, sockets: seen.sockets, machine: &Machine{Namespaces: make(map[string][]uint64)}}
 	for _, dir := range s.homes() {
 		tree, err := readTree(v, dir+"/mountinfo")
 		if err != nil {
@@ -68,7 +87,6 @@ func survey(v *host.View, info EngineInfo) (*surveyor, error) {
 			}
 		}
 	}
-	s.sockets = readSockets(v, s.table)
 	s.machine.Listeners, s.machine.ListenersErr = s.listeners()
 	s.machine.DockerGroups = s.dockerGroups()
 	s.machine.LSM = lsm(v)
