@@ -64,7 +64,7 @@ type world struct{ *lab.Lab }
 // A container that was hardened by hand passes points 1 to 5, once what it may
 // write is declared.
 func (w *world) writable(t *testing.T) {
-	const name = "hand-hardened"
+	const name = "strict"
 	w.docker(t, "run", "-d", "--name", name, "--user", "1000:1000", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges",
 		"--tmpfs", "/tmp:size=16m", "--pids-limit", "100", "--memory", "128m", "-v", "/data", lab.UserImage)
 	r := parse(t, w.program(t, "security-audit", name, "--format", "json").stdout)
