@@ -47,6 +47,9 @@ type Engine struct {
 	unix string // path of the socket; empty if the engine is not on one
 	cli  *client.Client
 	base *http.Transport
+
+	agreeing chan struct{} // holds one while somebody reads or writes agreed
+	agreed   bool
 }
 
 var _ container.Control = (*Engine)(nil)
@@ -67,7 +70,7 @@ func New(c Config) (*Engine, error) {
 	if !ok || addr == "" {
 		return nil, fmt.Errorf("docker: host %q is not of the form unix:///path or tcp://host:port", c.Host)
 	}
-	e := &Engine{host: c.Host}
+	e := &Engine{host: c.Host, agreeing: make(chan struct{}, 1)}
 	dialer := net.Dialer{Timeout: 30 * time.Second}
 	e.base = &http.Transport{
 		DialContext:            dialer.DialContext,
@@ -120,6 +123,27 @@ func New(c Config) (*Engine, error) {
 // Close closes idle connections. An Engine that was closed can still be used.
 func (e *Engine) Close() error {
 	e.base.CloseIdleConnections()
+	return nil
+}
+
+// agree agrees with the engine on a version of the API, once. The client would
+// do that by itself, and races with itself where two calls are its first.
+func (e *Engine) agree(ctx context.Context) error {
+	select {
+	case e.agreeing <- struct{}{}:
+		defer func() { <-e.agreeing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if e.agreed {
+		return nil
+	}
+	ping, err := e.cli.Ping(ctx)
+	if err != nil {
+		return err
+	}
+	e.cli.NegotiateAPIVersionPing(ping)
+	e.agreed = true
 	return nil
 }
 

@@ -76,12 +76,17 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 // do makes one call of the client and repairs its error.
 func do[T any](ctx context.Context, e *Engine, op string, call func(context.Context) (T, error)) (T, error) {
 	note := new(cause)
-	v, err := call(context.WithValue(ctx, causeKey{}, note))
-	if err == nil {
-		return v, nil
+	noted := context.WithValue(ctx, causeKey{}, note)
+	var v, zero T
+	err := e.agree(noted)
+	if err == nil || note.status != 0 { // it answers, and the call shows better what is wrong
+		*note = cause{}
+		v, err = call(noted)
 	}
-	var zero T
-	return zero, e.fail(ctx, op, err, note)
+	if err != nil {
+		return zero, e.fail(ctx, op, err, note)
+	}
+	return v, nil
 }
 
 // fail says what err of the client means.
