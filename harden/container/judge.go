@@ -1,7 +1,6 @@
 package container
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -133,5 +132,3 @@ func (c *Container) shares(kind string) (*Process, bool) {
 	}
 	return nil, false
 }
-
-func orDefault(s, def string) string { return cmp.Or(s, def) }

@@ -1,6 +1,7 @@
 package container
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,7 +100,7 @@ func judgeEngineTCP(_ context.Context, c Container) (harden.Verdict, error) {
 			continue
 		}
 		v.add("", 0, remedy, fmt.Sprintf("an engine listens on %s, which the container can connect to", l.Addr),
-			inspected("/proc/net/"+l.Protocol, fmt.Sprintf("%s %s", l.Addr, orDefault(l.Name, "?")), "no such socket"))
+			inspected("/proc/net/"+l.Protocol, fmt.Sprintf("%s %s", l.Addr, cmp.Or(l.Name, "?")), "no such socket"))
 	}
 	return v.verdict(c.Host.ListenersErr, inspected("/proc/net/tcp", "no engine listens on an address of the network", ""))
 }
@@ -112,7 +113,7 @@ func judgePorts(p Profile) judge {
 		var shown []string
 		var ports []uint16
 		for _, port := range c.Ports {
-			at := fmt.Sprintf("%s:%d->%d/%s", orDefault(port.HostIP, "*"), port.Host, port.Container, port.Protocol)
+			at := fmt.Sprintf("%s:%d->%d/%s", cmp.Or(port.HostIP, "*"), port.Host, port.Container, port.Protocol)
 			shown = append(shown, at)
 			ports = append(ports, port.Host)
 			if local(port.HostIP, p.Publish) {
@@ -205,7 +206,7 @@ func judgeMemory(_ context.Context, c Container) (harden.Verdict, error) {
 		return v.verdict(err)
 	}
 	g := c.Kernel.Cgroup
-	ev := inspected(orDefault(g.MemorySource, g.Path), fmt.Sprintf("%d bytes", g.Memory), "less than the machine's memory")
+	ev := inspected(cmp.Or(g.MemorySource, g.Path), fmt.Sprintf("%d bytes", g.Memory), "less than the machine's memory")
 	switch {
 	case g.Memory == 0:
 		return harden.Verdict{}, fmt.Errorf("no memory limit of cgroup %q can be read", g.Path)
@@ -225,7 +226,7 @@ func judgePids(_ context.Context, c Container) (harden.Verdict, error) {
 		return v.verdict(err)
 	}
 	g := c.Kernel.Cgroup
-	ev := inspected(orDefault(g.PidsSource, g.Path), fmt.Sprint(g.Pids), "less than the machine's pid_max")
+	ev := inspected(cmp.Or(g.PidsSource, g.Path), fmt.Sprint(g.Pids), "less than the machine's pid_max")
 	switch {
 	case g.Pids == 0:
 		return harden.Verdict{}, fmt.Errorf("no pids limit of cgroup %q can be read", g.Path)

@@ -125,16 +125,6 @@ func NewTree(mounts []Mount) *Tree {
 	return t
 }
 
-// Root returns the mount that is seen at "/", or false if there is none, as
-// after a chroot to what is not a mount point.
-func (t *Tree) Root() (Mount, bool) {
-	i := t.Top("/")
-	if i < 0 {
-		return Mount{}, false
-	}
-	return t.Mounts[i], true
-}
-
 // Top returns the index of the mount that a path is on, or -1. It goes down
 // the tree as the kernel does, so that a mount which a later one covers is not
 // found.
