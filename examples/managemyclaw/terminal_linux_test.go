@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unsafe"
+
+	"github.com/managemyclaw/hardshell/internal/lab/labtest"
 )
 
 // pty returns the two ends of a pseudo-terminal of so many columns.
@@ -16,7 +18,7 @@ func pty(t *testing.T, columns uint16) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
-		t.Skip("no pseudo-terminals: ", err)
+		labtest.Skip(t, "no pseudo-terminals: "+err.Error())
 	}
 	t.Cleanup(func() { master.Close() })
 	ioctl := func(request uintptr, arg unsafe.Pointer) {
@@ -41,7 +43,7 @@ func pty(t *testing.T, columns uint16) (master, slave *os.File) {
 	ioctl(syscall.TIOCSWINSZ, unsafe.Pointer(&size))
 	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|syscall.O_NOCTTY, 0)
 	if err != nil {
-		t.Skip("no pseudo-terminals: ", err)
+		labtest.Skip(t, "no pseudo-terminals: "+err.Error())
 	}
 	t.Cleanup(func() { slave.Close() })
 	return master, slave

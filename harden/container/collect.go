@@ -147,7 +147,11 @@ func (s *surveyor) kernel(set *Settings) (*Kernel, error) {
 	if k.Devices, err = s.devices(trees); err != nil {
 		return nil, err
 	}
-	k.DeviceRules = s.deviceRules(first.cgroups)
+	if k.DeviceRules, err = s.deviceRules(first.cgroups); gone(err) {
+		return nil, ErrVanished
+	} else if err != nil {
+		return nil, err
+	}
 	hostNet := slices.Contains(s.machine.Namespaces["net"], first.netns)
 	k.Sockets, k.SocketsErr = s.reachable(members, trees, hostNet)
 	return k, nil
@@ -295,12 +299,15 @@ func (s *surveyor) devices(trees []containerTree) ([]string, error) {
 					}
 				case e.Type()&fs.ModeDevice != 0:
 					info, err := e.Info()
-					if err != nil {
+					if gone(err) {
 						continue
+					}
+					if err != nil {
+						return err
 					}
 					major, minor, ok := device(info)
 					if !ok {
-						continue
+						return fmt.Errorf("%s: the numbers of the device cannot be read", t.root+name)
 					}
 					kind := "b"
 					if e.Type()&fs.ModeCharDevice != 0 {
@@ -326,16 +333,16 @@ func (s *surveyor) devices(trees []containerTree) ([]string, error) {
 
 // deviceRules reads the rules of the device controller, which only cgroup v1
 // shows.
-func (s *surveyor) deviceRules(entries []procfs.CgroupEntry) []string {
+func (s *surveyor) deviceRules(entries []procfs.CgroupEntry) ([]string, error) {
 	dir := s.cgroupDir(entries, "devices")
 	if dir == nil {
-		return nil
+		return nil, nil
 	}
 	data, err := s.v.ReadFile(dir.mount + dir.path + "/devices.list")
 	if err != nil {
-		return nil
+		return nil, err
 	}
-	return strings.Split(strings.TrimSpace(string(data)), "\n")
+	return strings.Split(strings.TrimSpace(string(data)), "\n"), nil
 }
 
 // configuredUser resolves the user of a container as its engine does; see

@@ -1,10 +1,10 @@
 package container
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strconv"
@@ -89,16 +89,23 @@ func survey(v *host.View, info EngineInfo, seen *glance, err error) (*surveyor, 
 	}
 	s.machine.Listeners, s.machine.ListenersErr = s.listeners()
 	s.machine.DockerGroups = s.dockerGroups()
-	s.machine.LSM = lsm(v)
-	s.machine.MemTotal = memTotal(v)
-	s.machine.PidMax, _ = readInt(v, "/proc/sys/kernel/pid_max")
+	// What cannot be read must not look like what is not there.
+	if s.machine.LSM, err = lsm(v); err != nil {
+		return nil, err
+	}
+	if s.machine.MemTotal, err = memTotal(v); err != nil {
+		return nil, err
+	}
+	if s.machine.PidMax, err = readInt(v, "/proc/sys/kernel/pid_max"); err != nil {
+		return nil, err
+	}
 	for _, p := range maskedPaths {
-		if _, err := v.Lstat(p); err == nil {
+		if _, err := v.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
 			s.machine.Masked = append(s.machine.Masked, p)
 		}
 	}
 	for _, p := range readonlyPaths {
-		if _, err := v.Lstat(p); err == nil {
+		if _, err := v.Lstat(p); !errors.Is(err, fs.ErrNotExist) {
 			s.machine.ReadOnly = append(s.machine.ReadOnly, p)
 		}
 	}
@@ -202,32 +209,38 @@ func (s *surveyor) dockerGroups() []uint32 {
 	return slices.Compact(all)
 }
 
-// lsm names the security module that confines processes by label.
-func lsm(v *host.View) string {
-	if data, err := v.ReadFile("/sys/module/apparmor/parameters/enabled"); err == nil && bytes.HasPrefix(data, []byte("Y")) {
-		return "apparmor"
+// lsm names the security module that confines processes by label, or "".
+func lsm(v *host.View) (string, error) {
+	data, err := v.ReadFile("/sys/module/apparmor/parameters/enabled")
+	switch {
+	case err == nil && bytes.HasPrefix(data, []byte("Y")):
+		return "apparmor", nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", err
 	}
-	if _, err := v.Stat("/sys/fs/selinux/enforce"); err == nil {
-		return "selinux"
+	_, err = v.Stat("/sys/fs/selinux/enforce")
+	switch {
+	case err == nil:
+		return "selinux", nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", err
 	}
-	return ""
+	return "", nil
 }
 
-func memTotal(v *host.View) int64 {
+// memTotal returns the memory of the machine in bytes.
+func memTotal(v *host.View) (int64, error) {
 	data, err := v.ReadFile("/proc/meminfo")
 	if err != nil {
-		return 0
+		return 0, err
 	}
-	sc := bufio.NewScanner(bytes.NewReader(data))
-	for sc.Scan() {
-		if rest, ok := strings.CutPrefix(sc.Text(), "MemTotal:"); ok {
-			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(rest, "kB")), 10, 64)
-			if err == nil {
-				return n << 10
-			}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, "MemTotal:"); ok {
+			n, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")), 10, 64)
+			return n << 10, err
 		}
 	}
-	return 0
+	return 0, errors.New("/proc/meminfo: no MemTotal")
 }
 
 func readInt(v *host.View, name string) (int64, error) {
