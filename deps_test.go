@@ -32,6 +32,7 @@ var allowed = map[string][]string{
 	"harden/host/hosttest": {"harden/host"},
 	"harden/hardentest":    {"harden", "audit/trail"},
 	"internal/lab":         {},
+	"firewall":             {},
 }
 
 // Third-party modules that a package may compile. Packages that are not listed

@@ -43,6 +43,10 @@ func (m *Machine) Command(ctx context.Context, name string, args ...string) *exe
 	return cmd
 }
 
+// NetNS is a path to the machine's network namespace, for as long as the lab is
+// open.
+func (m *Machine) NetNS() string { return path(m.ns.File) }
+
 // Client returns an HTTP client whose connections come from the machine. It
 // reuses none, so that each request meets the firewall, and gives up after the
 // timeout.
