@@ -20,19 +20,20 @@ const module = "github.com/managemyclaw/hardshell"
 // The arrows point from mechanism to contract: what is above knows nothing of
 // what is below.
 var allowed = map[string][]string{
-	"audit/trail":          {},
-	"harden/host":          {},
-	"harden":               {"harden/host", "audit/trail"},
-	"audit":                {"harden", "audit/trail"},
-	"audit/report":         {"audit", "harden"},
-	"internal/hostpath":    {},
-	"internal/procfs":      {},
-	"harden/container":     {"harden", "audit/trail", "internal/procfs", "internal/hostpath"},
-	"harden/openclaw":      {"harden", "audit/trail", "internal/procfs", "internal/hostpath"},
-	"harden/host/hosttest": {"harden/host"},
-	"harden/hardentest":    {"harden", "audit/trail"},
-	"internal/lab":         {},
-	"firewall":             {},
+	"audit/trail":              {},
+	"harden/host":              {},
+	"harden":                   {"harden/host", "audit/trail"},
+	"audit":                    {"harden", "audit/trail"},
+	"audit/report":             {"audit", "harden"},
+	"internal/hostpath":        {},
+	"internal/procfs":          {},
+	"harden/container":         {"harden", "audit/trail", "internal/procfs", "internal/hostpath"},
+	"harden/openclaw":          {"harden", "audit/trail", "internal/procfs", "internal/hostpath"},
+	"harden/host/hosttest":     {"harden/host"},
+	"harden/hardentest":        {"harden", "audit/trail"},
+	"internal/lab":             {},
+	"firewall":                 {},
+	"harden/network/tailscale": {},
 }
 
 // Third-party modules that a package may compile. Packages that are not listed
