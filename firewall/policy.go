@@ -30,6 +30,24 @@ type Policy struct {
 	// as well unless they are served by a proxy process; see
 	// the backends for what each can do.
 	Published []Port `json:"published"`
+
+	// Others are interfaces that are named as an engine names its own,
+	// docker… or br-…, and are not, such as a bridge br-lan of virtual
+	// machines. What is sent on to them is left alone, and what comes by
+	// them comes from outside.
+	//
+	// It matters for networks that are made after the policy: what is sent
+	// on to an interface with such a name is closed before anyone has
+	// listed it in Networks.
+	Others []string `json:"others,omitempty"`
+
+	// Strict closes whatever is sent on by address translation and is not
+	// allowed, to wherever. Without it, a port that is published later on a
+	// network that is made later, with an interface that the engine was told
+	// to call something else than docker… or br-…, is open until the policy
+	// lists it. With it, what others translate is closed too: forwards to
+	// virtual machines, other engines' ports, the services of a cluster.
+	Strict bool `json:"strict,omitempty"`
 }
 
 // An Allow lets one port of the machine be reached.
@@ -52,9 +70,14 @@ type Port struct {
 
 // A Network is a network of a container engine.
 type Network struct {
-	Name      string         `json:"name"`      // such as "bridge", for people
-	Interface string         `json:"interface"` // of the machine, such as "docker0"; at most 15 bytes
-	Prefixes  []netip.Prefix `json:"prefixes"`  // of the containers, of both families
+	Name string `json:"name"` // such as "bridge", for people
+
+	// Interface is that of the machine which leads there, such as "docker0";
+	// at most 15 bytes. What comes by it is taken to come from a container,
+	// and is not restricted.
+	Interface string `json:"interface"`
+
+	Prefixes []netip.Prefix `json:"prefixes"` // of the containers, of both families
 }
 
 // A Backend makes the kernel keep a [Policy]. Its methods may be called one at
