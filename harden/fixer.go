@@ -95,7 +95,7 @@ func (f *Fixer) Apply(ctx context.Context, h *host.Host, r Remediator, p Plan) (
 	for _, a := range p.Actions {
 		err := ctx.Err()
 		if err == nil {
-			err = f.record(ctx, "remedy.apply", id, a, "begin", nil)
+			err = f.record(ctx, trail.KindRemedyApply, id, a, trail.OutcomeBegin, nil)
 		}
 		if err != nil {
 			return Result{}, f.revert(ctx, h, id, done, err)
@@ -104,7 +104,7 @@ func (f *Fixer) Apply(ctx context.Context, h *host.Host, r Remediator, p Plan) (
 		if _, panicked := errors.AsType[*PanicError](err); err == nil || panicked {
 			done = append(done, a) // before recording: a lost record must not lose the action
 		}
-		if err := errors.Join(err, f.recordOutcome(ctx, "remedy.apply", id, a, err)); err != nil {
+		if err := errors.Join(err, f.recordOutcome(ctx, trail.KindRemedyApply, id, a, err)); err != nil {
 			return Result{}, f.revert(ctx, h, id, done, err)
 		}
 	}
@@ -118,7 +118,7 @@ func (f *Fixer) Apply(ctx context.Context, h *host.Host, r Remediator, p Plan) (
 	for _, a := range done {
 		if c, ok := a.(Committer); ok {
 			err := contain(func() error { return c.Commit(ctx, h) })
-			left = append(left, err, f.record(ctx, "remedy.commit", id, a, outcome(err), err))
+			left = append(left, err, f.record(ctx, trail.KindRemedyCommit, id, a, outcome(err), err))
 		}
 	}
 	if err := errors.Join(left...); err != nil {
@@ -161,7 +161,7 @@ func (f *Fixer) revert(ctx context.Context, h *host.Host, id string, done []Acti
 	}
 	lost := []error{cause}
 	for i, a := range slices.Backward(done) { // now that the machine is safe
-		lost = append(lost, f.record(ctx, "remedy.revert", id, a, outcome(failed[i]), failed[i]))
+		lost = append(lost, f.record(ctx, trail.KindRemedyRevert, id, a, outcome(failed[i]), failed[i]))
 	}
 	if errors.Is(cause, ErrUnfinished) {
 		failed = append(failed, cause)
@@ -170,8 +170,8 @@ func (f *Fixer) revert(ctx context.Context, h *host.Host, id string, done []Acti
 	return &FixError{ID: id, Err: errors.Join(lost...), Reverted: err == nil, Revert: err}
 }
 
-func (f *Fixer) record(ctx context.Context, kind, id string, a Action, outcome string, cause error) error {
-	e := trail.Event{Time: time.Now(), Kind: kind, ID: id, Outcome: outcome}
+func (f *Fixer) record(ctx context.Context, kind trail.Kind, id string, a Action, outcome trail.Outcome, cause error) error {
+	e := trail.Event{Kind: kind, Time: time.Now(), Actor: "hardshell", ID: id, Outcome: outcome}
 	err := contain(func() error {
 		c := a.Change()
 		e.Subject, e.Message = c.Subject, c.Summary
@@ -190,17 +190,17 @@ func (f *Fixer) record(ctx context.Context, kind, id string, a Action, outcome s
 // when the caller has gone.
 const recordTimeout = 10 * time.Second
 
-func (f *Fixer) recordOutcome(ctx context.Context, kind, id string, a Action, err error) error {
+func (f *Fixer) recordOutcome(ctx context.Context, kind trail.Kind, id string, a Action, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
 	return f.record(ctx, kind, id, a, outcome(err), err)
 }
 
-func outcome(err error) string {
+func outcome(err error) trail.Outcome {
 	if err != nil {
-		return "error"
+		return trail.OutcomeError
 	}
-	return "ok"
+	return trail.OutcomeOK
 }
 
 // contain calls f and turns a panic into an error.

@@ -138,7 +138,7 @@ func (w *workshop) Record(_ context.Context, e trail.Event) error {
 	if w.records == w.failAt || w.failAll && w.failAt > 0 && w.records > w.failAt {
 		return errTrail
 	}
-	w.log = append(w.log, strings.TrimPrefix(e.Kind, "remedy.")+" "+e.Outcome+" "+strings.TrimPrefix(e.Subject, "/switch/"))
+	w.log = append(w.log, strings.TrimPrefix(string(e.Kind), "remedy.")+" "+string(e.Outcome)+" "+strings.TrimPrefix(e.Subject, "/switch/"))
 	return nil
 }
 

@@ -1,7 +1,3 @@
-// Package trail is where hardshell records what it and the agent do.
-//
-// This package defines what is recorded, [Event], and who takes it,
-// [Recorder]. [Lines] writes events as JSON Lines.
 package trail
 
 import (
@@ -12,24 +8,18 @@ import (
 	"io"
 	"sync"
 	"syscall"
-	"time"
 )
 
-// An Event is one thing that happened. It must hold no secret: who fills it in
-// redacts first. Fields may be added in later versions.
-type Event struct {
-	Time    time.Time `json:"time"`
-	Kind    string    `json:"kind"`              // such as "remedy.apply"
-	ID      string    `json:"id,omitempty"`      // what it belongs to, such as the id of a check
-	Subject string    `json:"subject,omitempty"` // the object, such as "container/openclaw"
-	Outcome string    `json:"outcome"`           // "begin", "ok" or "error"
-	Message string    `json:"message,omitempty"` // for people
-}
-
-// A Recorder keeps events.
+// A Recorder keeps events. Package trailtest checks that one keeps these rules.
 type Recorder interface {
-	// Record returns when e is kept, or an error if it is not. It may be
-	// called concurrently and should return soon after ctx is done.
+	// Record returns nil when e is durable: it is kept whatever happens to the
+	// process, and to the machine. It returns an error if e may not have been
+	// kept, one wrapping [ErrInvalidEvent] if e never can be. If ctx is done
+	// before the call, e is not kept and the error wraps ctx.Err(); if ctx is
+	// done during the call, Record returns soon.
+	//
+	// Record may be called concurrently. It neither changes e nor what e
+	// refers to, and does not use it once it has returned.
 	Record(ctx context.Context, e Event) error
 }
 
@@ -55,6 +45,9 @@ type Lines struct {
 func (l *Lines) Record(ctx context.Context, e Event) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("trail: %w", err)
+	}
+	if err := e.Validate(); err != nil {
+		return err
 	}
 	line, err := json.Marshal(e)
 	if err != nil {
