@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Join returns a [Backend] that has all of backends keep a policy, so that one
+// Backends returns a [Backend] that has all of backends keep a policy, so that one
 // holds where another is circumvented or flushed.
 //
 // Apply goes through them in their order. When one fails, those before it get
@@ -15,7 +15,7 @@ import (
 // keep the new one, since nobody knows what they kept before, and nothing might
 // be less; the error says so. Remove goes through all of them in the opposite
 // order whatever fails.
-func Join(backends ...Backend) Backend {
+func Backends(backends ...Backend) Backend {
 	return &joined{backends: backends}
 }
 
