@@ -4,7 +4,7 @@
 // those who should not tell it. It is the only program in the lab's images, so
 // it is its own shell, client and server.
 //
-//	agent serve [-bind lan|loopback] [-port N] [-picky]
+//	agent serve [-bind lan|loopback] [-port N] [-udp] [-picky]
 //	agent do VERB [ARG]...
 //	agent verbs
 //	agent health

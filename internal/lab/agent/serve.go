@@ -18,6 +18,7 @@ func serve(args []string) {
 	flags := flag.NewFlagSet("agent serve", flag.ExitOnError)
 	bind := flags.String("bind", "lan", "`where` to listen: lan (all addresses) or loopback")
 	port := flags.Int("port", 18789, "`port` to listen on")
+	udp := flags.Bool("udp", false, "answer datagrams to the port with themselves too")
 	picky := flags.Bool("picky", false, "refuse to start unless /tmp and a cache directory can be written")
 	flags.Parse(args)
 	if *picky {
@@ -31,6 +32,9 @@ func serve(args []string) {
 	ln, err := net.Listen("tcp", fmt.Sprintf("%s:%d", host[*bind], *port))
 	if err != nil {
 		fatal(1, err.Error())
+	}
+	if *udp {
+		go echo(fmt.Sprintf("%s:%d", host[*bind], *port))
 	}
 	http.HandleFunc("/healthz", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintln(w, "ok")
