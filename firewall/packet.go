@@ -93,6 +93,11 @@ type Packet struct {
 	// Ports of TCP, UDP and SCTP; zero for other protocols.
 	SrcPort, DstPort uint16
 
+	// ICMPType and ICMPCode are those of ICMP and ICMPv6. A zero type is an
+	// echo request in a packet that opens a connection, and is not known
+	// otherwise.
+	ICMPType, ICMPCode uint8
+
 	// State is that of its connection.
 	State ConnState
 
@@ -134,7 +139,7 @@ type Fate int
 const (
 	FateUnknown Fate = iota // the rules hold something that is not understood, and it matters
 	FateAccept              // it arrives, at a process of this machine or on its way out of it
-	FateDrop                // it vanishes
+	FateDrop                // it vanishes; or it may be refused, where that is all that is not known
 	FateReject              // it is refused, and the sender told
 )
 
