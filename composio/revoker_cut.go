@@ -1,0 +1,173 @@
+package composio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// cut ends what could begin something new. Each part is on its own: what fails
+// is noted and holds up nothing.
+func (x *run) cut(ctx context.Context) {
+	var parts sync.WaitGroup
+	parts.Go(func() { x.cutTriggers(ctx) })
+	parts.Go(func() {
+		for _, id := range x.Sessions {
+			x.end(ctx, "session", id, x.Client.DeleteSession, func(ctx context.Context, id string) error {
+				_, err := x.Client.Session(ctx, id)
+				return absent(err)
+			})
+		}
+	})
+	if x.UserIDs == nil {
+		parts.Go(func() {
+			for _, s := range list(x, "MCP server", x.Client.MCPServers(ctx)) {
+				x.end(ctx, "MCP server", s.ID, x.Client.DeleteMCPServer, func(ctx context.Context, id string) error {
+					_, err := x.Client.MCPServer(ctx, id)
+					return absent(err)
+				})
+			}
+		})
+		parts.Go(func() {
+			for _, a := range list(x, "auth config", x.Client.AuthConfigs(ctx)) {
+				if a.Disabled {
+					continue
+				}
+				x.end(ctx, "auth config", a.ID, func(ctx context.Context, id string) error {
+					return x.Client.SetAuthConfigEnabled(ctx, id, false)
+				}, func(ctx context.Context, id string) error {
+					a, err := x.Client.AuthConfig(ctx, id)
+					if err == nil && !a.Disabled {
+						err = errors.New("it is still enabled")
+					}
+					return err
+				})
+			}
+		})
+	}
+	parts.Wait()
+	slices.SortFunc(x.cuts, func(a, b Cut) int { return strings.Compare(a.Kind+"\x00"+a.ID, b.Kind+"\x00"+b.ID) })
+}
+
+// cutTriggers disables triggers. A trigger cannot be asked for, so that the
+// listing of those that are active has to confirm it.
+func (x *run) cutTriggers(ctx context.Context) {
+	f := TriggerFilter{UserIDs: x.UserIDs}
+	refused := make(map[string]error)
+	var ids []string
+	for _, t := range list(x, "trigger", x.Client.Triggers(ctx, f)) {
+		ids = append(ids, t.ID)
+		refused[t.ID] = x.with(ctx, func() error { return x.Client.SetTriggerEnabled(ctx, t.ID, false) })
+	}
+	if len(ids) == 0 {
+		return
+	}
+	active := make(map[string]bool)
+	var unseen error
+	for t, err := range x.Client.Triggers(ctx, f) {
+		if err != nil {
+			unseen = fmt.Errorf("whether it is disabled cannot be seen: %w", err)
+			break
+		}
+		active[t.ID] = !t.Disabled
+	}
+	for _, id := range ids {
+		err := unseen
+		if active[id] {
+			if err = refused[id]; err == nil {
+				err = errors.New("it is still active")
+			}
+		}
+		x.cutDone("trigger", id, err)
+	}
+}
+
+// list returns all of a listing; if it breaks off, what came until then.
+func list[T any](x *run, kind string, seq iter.Seq2[T, error]) []T {
+	var all []T
+	for t, err := range seq {
+		if err != nil {
+			x.cutDone(kind+"s", "", err)
+			break
+		}
+		all = append(all, t)
+	}
+	return all
+}
+
+// end does something to an object and then confirms it, whatever the answer.
+func (x *run) end(ctx context.Context, kind, id string, do, confirm func(context.Context, string) error) {
+	err := x.with(ctx, func() error { return do(ctx, id) })
+	if sure := x.with(ctx, func() error { return confirm(ctx, id) }); sure == nil {
+		err = nil
+	} else if err == nil {
+		err = sure
+	}
+	x.cutDone(kind, id, err)
+}
+
+func (x *run) cutDone(kind, id string, err error) {
+	c := Cut{Kind: kind, ID: id, Done: err == nil}
+	if err != nil {
+		c.Reason = err.Error()
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.cuts = append(x.cuts, c)
+}
+
+// absent is nil if err says that there is no such object.
+func absent(err error) error {
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err == nil:
+		return errors.New("it is still there")
+	}
+	return err
+}
+
+// keys replaces and revokes keys, and tries each to see whether it still works.
+// It comes last, for the other steps need one.
+func (x *run) keys(ctx context.Context) {
+	if ctx.Err() != nil && (x.ProjectID != "" || len(x.Keys) > 0) {
+		x.cutDone("keys", "", context.Cause(ctx))
+		return
+	}
+	if x.ProjectID != "" {
+		key, err := x.Client.RegenerateKey(ctx, x.ProjectID)
+		x.newKey = key
+		if old := x.Client.key.key; strings.HasPrefix(old.Reveal(), "ak_") {
+			err = x.dead(ctx, old, err)
+		}
+		x.cutDone("key", "of project "+x.ProjectID, err)
+	}
+	for i, chunk := 0, x.Keys; len(chunk) > 0; {
+		n := min(100, len(chunk))
+		err := x.Client.RevokeKeys(ctx, chunk[:n]...)
+		for _, k := range chunk[:n] {
+			i++
+			x.cutDone("key", fmt.Sprintf("%d of %d", i, len(x.Keys)), x.dead(ctx, k, err))
+		}
+		chunk = chunk[n:]
+	}
+}
+
+// dead is nil if the API no longer takes the key, and otherwise says why that
+// is not so: because of before, if that is not nil.
+func (x *run) dead(ctx context.Context, key Secret, before error) error {
+	works, err := x.Client.KeyWorks(ctx, key)
+	switch {
+	case err == nil && !works:
+		return nil
+	case before != nil:
+		return before
+	case err != nil:
+		return fmt.Errorf("whether it still works cannot be seen: %w", err)
+	}
+	return errors.New("the API still takes it")
+}
