@@ -1,0 +1,154 @@
+package trail
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// An index is what is kept beside a segment that is complete: where its records
+// are, from when, and the hashes that they added to the tree. It is derived
+// from the segment, and stays when the segment is retired, so that the tree can
+// still be proved. The file, all integers least significant byte first:
+//
+//	tag       8 bytes
+//	first     8 bytes: number of the first record
+//	count     8 bytes: records
+//	size      8 bytes: of the segment
+//	from, to  8 bytes each: times of the oldest and the newest record, Unix seconds
+//	offsets   4 bytes each, of the records in the segment, in units of 1 byte
+//	hashes    32 bytes each, in the order of tlog.StoredHashIndex
+//	sum       8 bytes: the first of the SHA-256 of all this
+type index struct {
+	first    int64
+	offsets  []uint32
+	size     int64
+	from, to int64
+	hashes   []Hash
+}
+
+const (
+	indexTag    = "hsI1\x00\x00\x00\x00"
+	indexHeader = 6 * 8
+	indexSum    = 8
+)
+
+func newIndex(first int64) *index {
+	return &index{first: first, from: math.MaxInt64, to: math.MinInt64}
+}
+
+// add adds a record at off, from the time t, that completes the hashes stored.
+func (x *index) add(off int64, t int64, stored []Hash) {
+	x.offsets = append(x.offsets, uint32(off))
+	x.hashes = append(x.hashes, stored...)
+	x.from, x.to = min(x.from, t), max(x.to, t)
+}
+
+// cut makes x the index that it was before record n was added, when from and to
+// were as given.
+func (x *index) cut(n, from, to int64) {
+	x.offsets = x.offsets[:n-x.first]
+	x.hashes = x.hashes[:tlog.StoredHashCount(n)-tlog.StoredHashCount(x.first)]
+	x.from, x.to = from, to
+}
+
+func (x *index) encode() []byte {
+	buf := make([]byte, 0, indexHeader+4*len(x.offsets)+tlog.HashSize*len(x.hashes)+indexSum)
+	buf = append(buf, indexTag...)
+	for _, n := range []int64{x.first, int64(len(x.offsets)), x.size, x.from, x.to} {
+		buf = binary.LittleEndian.AppendUint64(buf, uint64(n))
+	}
+	for _, off := range x.offsets {
+		buf = binary.LittleEndian.AppendUint32(buf, off)
+	}
+	for i := range x.hashes {
+		buf = append(buf, x.hashes[i][:]...)
+	}
+	sum := sha256.Sum256(buf)
+	return append(buf, sum[:indexSum]...)
+}
+
+// An indexFile is an index in a file, of which only the header has been read.
+type indexFile struct {
+	r            io.ReaderAt
+	memory       *index // instead of r
+	first, count int64
+	size         int64 // of the segment
+	from, to     int64
+}
+
+// readIndex reads the header of an index file of the given length.
+func readIndex(r io.ReaderAt, length int64) (*indexFile, error) {
+	var b [indexHeader]byte
+	if _, err := r.ReadAt(b[:], 0); err != nil {
+		return nil, fmt.Errorf("its header: %w", err)
+	}
+	word := func(i int) int64 { return int64(binary.LittleEndian.Uint64(b[8*i:])) }
+	x := &indexFile{r, nil, word(1), word(2), word(3), word(4), word(5)}
+	const most = math.MaxInt64 / 4
+	if string(b[:8]) != indexTag || x.first < 0 || x.count < 0 || x.first > most || x.count > most || length != x.length() {
+		return nil, fmt.Errorf("%d bytes that are no index", length)
+	}
+	return x, nil
+}
+
+func (x *indexFile) length() int64 {
+	n := tlog.StoredHashCount(x.first+x.count) - tlog.StoredHashCount(x.first)
+	return indexHeader + 4*x.count + tlog.HashSize*n + indexSum
+}
+
+// offset returns where record seq is in the segment.
+func (x *indexFile) offset(seq int64) (int64, error) {
+	if x.memory != nil {
+		return int64(x.memory.offsets[seq-x.first]), nil
+	}
+	var b [4]byte
+	_, err := x.r.ReadAt(b[:], indexHeader+4*(seq-x.first))
+	return int64(binary.LittleEndian.Uint32(b[:])), err
+}
+
+// hash returns the hash with the given number, as tlog counts them.
+func (x *indexFile) hash(i int64) (h Hash, err error) {
+	_, err = x.r.ReadAt(h[:], indexHeader+4*x.count+tlog.HashSize*(i-tlog.StoredHashCount(x.first)))
+	return h, err
+}
+
+// timeOf returns the time of a record, in seconds.
+func timeOf(e *Event) int64 { return e.Time.Unix() }
+
+// timeIn returns the time of a record as it is written, in seconds, or 0 if it
+// has none. The time follows the kind, in which nothing is quoted.
+func timeIn(payload []byte) int64 {
+	_, rest, _ := bytes.Cut(payload, []byte(`,"time":"`))
+	text, _, _ := bytes.Cut(rest[:min(len(rest), 40)], []byte(`"`))
+	t, err := time.Parse(time.RFC3339Nano, string(text))
+	if err != nil {
+		return 0
+	}
+	return t.Unix()
+}
+
+// inMemory returns x as if it had been read, to find records by it.
+func (x *index) inMemory() *indexFile {
+	return &indexFile{memory: x, first: x.first, count: int64(len(x.offsets)), size: x.size, from: x.from, to: x.to}
+}
+
+// sumFits reports whether the sum at the end of an index file is right.
+func sumFits(data []byte) bool {
+	if len(data) < indexSum {
+		return false
+	}
+	sum := sha256.Sum256(data[:len(data)-indexSum])
+	return string(data[len(data)-indexSum:]) == string(sum[:indexSum])
+}
+
+// spans reports whether the segment may have records between the two times.
+func spans(from, to int64, after, before time.Time) bool {
+	return (after.IsZero() || to >= after.Unix()) && (before.IsZero() || from <= before.Unix())
+}

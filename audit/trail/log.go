@@ -1,0 +1,323 @@
+package trail
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Errors of a [Log].
+var (
+	// ErrClosed reports a log that has been closed.
+	ErrClosed = errors.New("trail: the log is closed")
+
+	// ErrLocked reports a log that another process, or another part of this
+	// one, has open for writing.
+	ErrLocked = errors.New("trail: the log is in use: one process at a time may write to it")
+
+	// ErrFailed reports a log that cannot go on because the disk did not
+	// confirm a write, so that nobody knows what is on it. Open it again: that
+	// looks at what is.
+	ErrFailed = errors.New("trail: the log has failed: open it again")
+)
+
+// DefaultSegmentBytes is the size at which a [Log] begins a new segment.
+const DefaultSegmentBytes = 16 << 20
+
+// maxSegmentBytes keeps offsets within 32 bits; maxBatchBytes bounds what waits
+// to be written.
+const (
+	maxSegmentBytes = 1 << 30
+	maxBatchBytes   = 4 << 20
+)
+
+// Config says how a [Log] is kept. The zero Config is usable.
+type Config struct {
+	// SegmentBytes is the size at which a new segment is begun: what opening
+	// the log reads, and what retention removes at a time. Zero means
+	// DefaultSegmentBytes; the most is 1 GiB.
+	SegmentBytes int64
+
+	// Pinned are checkpoints that the log must extend, kept where nobody who
+	// can write to the log can change them.
+	Pinned []Checkpoint
+
+	// Redactor removes secrets from what is recorded. Nil means the zero
+	// Redactor.
+	Redactor *Redactor
+
+	// Salvage opens a log whose last segment is damaged within records that
+	// may have been acknowledged: it is cut back to the last checkpoint before
+	// the damage, and what was cut off is kept beside it. Without it, such a
+	// log is not opened.
+	Salvage bool
+}
+
+// A Log is a [Recorder] that nobody can change unseen: an append-only file of
+// records, a Merkle tree over them (RFC 6962), and a signed checkpoint after
+// each group of records that was made durable together. Callers wait for the
+// write that covers their record, and share it.
+//
+// Every record that was acknowledged is covered by a signed checkpoint in the
+// log. Whoever can write to the directory, but has not the key, can at most
+// remove records from the end; whoever has the key can write another log.
+// Both are found by comparing with a checkpoint that was pinned elsewhere: see
+// [Log.Witness] and [Verifier].
+//
+// The methods of a Log may be called concurrently. Make one with [Create] or
+// [Open].
+type Log struct {
+	key    *Key
+	redact *Redactor
+	store  *store // of the goroutine that writes
+	wake   chan struct{}
+	ended  chan struct{}
+
+	mu      sync.Mutex
+	next    *batch // records that wait for the next write
+	closed  bool
+	failed  error
+	durable Checkpoint
+
+	retire sync.Mutex // one at a time
+	closer func() error
+}
+
+// A batch is records that are made durable together.
+type batch struct {
+	entries []entry
+	bytes   int
+	taken   chan struct{} // closed when no more can be added
+	done    chan struct{} // closed when first and err are set
+	first   int64         // number of the first record
+	err     error
+}
+
+// An entry is an event as it is written, but for its number.
+type entry struct {
+	json []byte
+	time int64
+}
+
+func newBatch() *batch {
+	return &batch{taken: make(chan struct{}), done: make(chan struct{})}
+}
+
+// Create makes an empty log in dir, which it creates if it is not there, and
+// opens it. It returns an error wrapping [io/fs.ErrExist] if there is a log.
+func Create(dir string, key *Key, c Config) (*Log, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("trail: create: %w", err)
+	}
+	s, err := createStore(dir, key, c)
+	if err != nil {
+		return nil, err
+	}
+	return newLog(s, key, c), nil
+}
+
+// Open opens the log in dir, which [Create] made with the same key. It reads
+// the last segment and not the others: [Verifier] does. What a crash has left
+// unfinished is cut off; see [Log.Recovered]. Open returns an error wrapping
+//
+//   - [io/fs.ErrNotExist] if there is no log: none is made, for one may have
+//     been taken away;
+//   - [ErrLocked] if it is in use;
+//   - [ErrKey] if another key signed it;
+//   - a [*DamageError] if it is damaged where that is seen, or does not extend
+//     a pinned checkpoint.
+func Open(dir string, key *Key, c Config) (*Log, error) {
+	s, err := openStore(dir, key, c)
+	if err != nil {
+		return nil, err
+	}
+	l := newLog(s, key, c)
+	if r := s.recovered; r.Bytes > 0 {
+		if _, err := l.append(noContext, recoverEvent(r)); err != nil {
+			return nil, errors.Join(fmt.Errorf("trail: open: record the recovery: %w", err), l.Close())
+		}
+	}
+	return l, nil
+}
+
+func newLog(s *store, key *Key, c Config) *Log {
+	l := &Log{
+		key: key, redact: c.Redactor, store: s,
+		wake: make(chan struct{}, 1), ended: make(chan struct{}),
+		next: newBatch(), durable: s.last, closer: s.close,
+	}
+	if l.redact == nil {
+		l.redact = new(Redactor)
+	}
+	go l.run()
+	return l
+}
+
+// Record implements [Recorder]. An event without a time gets the present one.
+// Its kind must not begin with "trail.".
+func (l *Log) Record(ctx context.Context, e Event) error {
+	_, err := l.Append(ctx, e)
+	return err
+}
+
+// Append is [Log.Record], and returns the number of the record. If ctx ends
+// while it waits, the record may or may not be kept.
+func (l *Log) Append(ctx context.Context, e Event) (int64, error) {
+	if strings.HasPrefix(string(e.Kind), ownKinds) {
+		return 0, fmt.Errorf("%w: kind %q: only the log itself writes %s*", ErrInvalidEvent, e.Kind, ownKinds)
+	}
+	return l.append(ctx, e)
+}
+
+func (l *Log) append(ctx context.Context, e Event) (int64, error) {
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("trail: record %s: %w", e.Kind, err)
+	}
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	e.Time = e.Time.UTC()
+	e = l.redact.Event(e)
+	if err := e.Validate(); err != nil {
+		return 0, err
+	}
+	data, err := json.Marshal(wire{EventVersion, plain(e)})
+	if err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrInvalidEvent, err)
+	}
+	if len(data) > MaxRecord-64 {
+		return 0, fmt.Errorf("%w: %s: %d bytes: the most is %d", ErrInvalidEvent, e.Kind, len(data), MaxRecord-64)
+	}
+	b, i, err := l.enqueue(ctx, entry{data, timeOf(&e)})
+	if err != nil {
+		return 0, fmt.Errorf("trail: record %s: %w", e.Kind, err)
+	}
+	select {
+	case <-b.done:
+	case <-ctx.Done():
+		return 0, fmt.Errorf("trail: record %s: it may or may not be kept: %w", e.Kind, ctx.Err())
+	}
+	if b.err != nil {
+		return 0, fmt.Errorf("trail: record %s: %w", e.Kind, b.err)
+	}
+	return b.first + int64(i), nil
+}
+
+// enqueue adds x to the next batch and returns its place there. It waits while
+// that is full.
+func (l *Log) enqueue(ctx context.Context, x entry) (*batch, int, error) {
+	for {
+		l.mu.Lock()
+		b := l.next
+		switch {
+		case l.closed:
+			l.mu.Unlock()
+			return nil, 0, ErrClosed
+		case l.failed != nil:
+			l.mu.Unlock()
+			return nil, 0, l.failed
+		case b.bytes < maxBatchBytes:
+			i := len(b.entries)
+			b.entries = append(b.entries, x)
+			b.bytes += len(x.json)
+			l.mu.Unlock()
+			if i == 0 {
+				l.wake <- struct{}{}
+			}
+			return b, i, nil
+		}
+		l.mu.Unlock()
+		select {
+		case <-b.taken:
+		case <-ctx.Done():
+			return nil, 0, ctx.Err()
+		}
+	}
+}
+
+// run writes batches until the log is closed.
+func (l *Log) run() {
+	defer close(l.ended)
+	for range l.wake {
+		b := l.take()
+		b.first, b.err = l.store.tree.n, l.failure()
+		if b.err == nil {
+			b.err = l.store.commit(b.entries)
+		}
+		l.mu.Lock()
+		l.durable = l.store.last
+		if errors.Is(b.err, ErrFailed) {
+			l.failed = ErrFailed
+		}
+		l.mu.Unlock()
+		close(b.done)
+	}
+}
+
+func (l *Log) failure() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.failed
+}
+
+// take returns the batch that is to be written now. The callers of the batch
+// before have just been woken, and those that come back at once may join: a
+// write costs far more than to let them run.
+func (l *Log) take() *batch {
+	n := 0
+	for range 16 {
+		runtime.Gosched()
+		l.mu.Lock()
+		now := len(l.next.entries)
+		l.mu.Unlock()
+		if now == n {
+			break
+		}
+		n = now
+	}
+	l.mu.Lock()
+	b := l.next
+	l.next = newBatch()
+	l.next.entries = make([]entry, 0, len(b.entries))
+	l.mu.Unlock()
+	close(b.taken)
+	return b
+}
+
+// Checkpoint returns the last checkpoint: it covers every record that has been
+// acknowledged so far.
+func (l *Log) Checkpoint() Checkpoint {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.durable
+}
+
+// Recovered returns what [Open] had to cut off.
+func (l *Log) Recovered() Recovery { return l.store.recovered }
+
+// Close waits for the records that were given to the log, and closes it.
+func (l *Log) Close() error {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return ErrClosed
+	}
+	l.closed = true
+	waiting, n := l.next, len(l.next.entries)
+	l.mu.Unlock()
+	if n > 0 {
+		<-waiting.done
+	}
+	close(l.wake)
+	<-l.ended
+	if err := l.closer(); err != nil {
+		return fmt.Errorf("trail: close: %w", err)
+	}
+	return nil
+}
