@@ -67,8 +67,9 @@ sysctl_value() { # N PATH
     [ -z "$rebooted" ] || return 0
     [ -e "$dir/sysctl.$1" ] || return 1
     [ -e "$2" ] || return 0 # an interface that has gone
-    cmp -s -- "$dir/sysctl.$1" "$2" && return 0
-    cat -- "$dir/sysctl.$1" >"$2" && cmp -s -- "$dir/sysctl.$1" "$2"
+    value=$(cat -- "$dir/sysctl.$1")
+    [ "$(cat -- "$2")" = "$value" ] && return 0
+    printf '%s\n' "$value" >"$2" && [ "$(cat -- "$2")" = "$value" ]
 }
 
 # iptables-save writes counters and dates, which are not part of the rules.
@@ -216,16 +217,19 @@ nft_table() { # N "FAMILY NAME"
 step() { # NAME COMMAND…
     name=$1
     shift
-    "$@" 2>>"$dir/log" && return 0
-    say "failed: $name"
-    printf '%s\n' "$name" >>"$dir/failed.$$"
+    "$@" 2>>"$dir/stderr.$$" || printf '%s\n' "$name" >>"$dir/failed.$$"
 }
 
 # All steps are taken, whatever becomes of one; each does nothing if what it
 # puts back is there. Rules come first: they decide who can get in.
 steps() {
     : >"$dir/failed.$$"
+    : >"$dir/stderr.$$"
 @STEPS@
+    # Said once, not in every round.
+    if [ -s "$dir/failed.$$" ] && ! cmp -s -- "$dir/failed.$$" "$dir/failed"; then
+        say "not put back: $(tr '\n' ';' <"$dir/failed.$$") $(cat -- "$dir/stderr.$$")"
+    fi
     mv -f -- "$dir/failed.$$" "$dir/failed"
     [ ! -s "$dir/failed" ]
 }
@@ -281,7 +285,7 @@ watch() {
     trap '' HUP INT QUIT PIPE
     early=
     trap 'early=1' TERM
-    for tool in awk cat cmp cp cut date grep ln mkdir mv readlink rm sed sleep stat timeout@TOOLS@; do
+    for tool in awk cat cmp cp cut date grep ln mkdir mv readlink rm sed sleep stat timeout tr@TOOLS@; do
         command -v "$tool" >/dev/null || {
             say "missing: $tool"
             exit 1
