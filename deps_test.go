@@ -72,6 +72,17 @@ var thirdParty = map[string][]string{
 		"go.opentelemetry.io/otel/trace",
 		"golang.org/x/sync",
 	},
+	"composio/gateway": {
+		"github.com/google/jsonschema-go",
+		"github.com/modelcontextprotocol/go-sdk",
+		"github.com/segmentio/asm",
+		"github.com/segmentio/encoding",
+		"github.com/yosida95/uritemplate/v3",
+		"golang.org/x/oauth2",
+		"golang.org/x/sync",
+		"golang.org/x/sys",
+		"golang.org/x/time",
+	},
 	"firewall/nft": {
 		"github.com/google/nftables",
 		"github.com/mdlayher/netlink",
