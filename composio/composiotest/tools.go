@@ -19,6 +19,9 @@ type Tool struct {
 	Tags        []string
 	NoAuth      bool
 
+	// Input is the JSON schema of the arguments; one that names none, if nil.
+	Input map[string]any
+
 	// Run is what the tool does. Nil answers with the arguments. It is called
 	// while the server is locked, and must not call its methods.
 	Run func(arguments map[string]any) (map[string]any, error)
@@ -57,9 +60,13 @@ func (s *Server) Executions() []Execution {
 
 func showTool(t *Tool) map[string]any {
 	object := map[string]any{"type": "object", "properties": map[string]any{}}
+	input := t.Input
+	if input == nil {
+		input = object
+	}
 	return map[string]any{
 		"slug": t.Slug, "name": t.Name, "description": t.Description, "human_description": t.Description,
-		"toolkit": map[string]any{"slug": t.Toolkit, "name": t.Toolkit, "logo": ""}, "input_parameters": object, "output_parameters": object,
+		"toolkit": map[string]any{"slug": t.Toolkit, "name": t.Toolkit, "logo": ""}, "input_parameters": input, "output_parameters": object,
 		"no_auth": t.NoAuth, "available_versions": t.Versions, "version": t.Version, "scopes": []string{}, "scope_requirements": nil,
 		"tags": append([]string{}, t.Tags...), "is_deprecated": false,
 		"deprecated": map[string]any{
