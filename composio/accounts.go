@@ -193,6 +193,9 @@ func (c *Client) accounts(ctx context.Context, f AccountFilter, check func(Accou
 	if q.err != nil {
 		return fail[Account](q.err)
 	}
+	// In this order an account that changes, or is new, moves none before it.
+	q.query.Set("order_by", "created_at")
+	q.query.Set("order_direction", "asc")
 	return listing[accountWire, Account]{
 		what: "connected accounts",
 		fetch: func(ctx context.Context, cursor string) (p page[accountWire], err error) {

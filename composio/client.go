@@ -75,6 +75,15 @@ type Client struct {
 	maxWait time.Duration
 	maxBody int64
 	gate    *gate
+	slots   chan struct{} // nil, or one is held while a request is under way
+}
+
+// limited returns a client that has at most n requests under way. It shares
+// the rest with c.
+func (c *Client) limited(n int) *Client {
+	l := *c
+	l.slots = make(chan struct{}, n)
+	return &l
 }
 
 // A credential is a key and the one header that it goes into.
@@ -245,11 +254,13 @@ func (c *Client) do(ctx context.Context, r request, out any) (answer, error) {
 	var a answer
 	failures, limited := 0, 0
 	for {
-		if err := c.gate.wait(ctx, c.maxWait); err != nil {
+		end, err := c.begin(ctx)
+		if err != nil {
 			return a, fmt.Errorf("composio: %s: %w", r.op, err)
 		}
 		a.attempts++
 		data, err := c.once(ctx, r, body)
+		end()
 		if err == nil {
 			if out == nil {
 				return a, nil
@@ -268,7 +279,7 @@ func (c *Client) do(ctx context.Context, r request, out any) (answer, error) {
 			if limited++; r.repeat == once || c.retries < 0 || limited > most429 {
 				return a, err
 			}
-			delay = backoff(min(limited, 5), api.RetryAfter)
+			delay = backoff(min(limited, 6), api.RetryAfter)
 		case isAPI && !transient(api.Status), errors.Is(err, ErrAnswer):
 			return a, err
 		default:
@@ -294,6 +305,26 @@ func (c *Client) do(ctx context.Context, r request, out any) (answer, error) {
 	}
 }
 
+// begin waits until a request may be sent and returns what to call when it is
+// over.
+func (c *Client) begin(ctx context.Context) (end func(), err error) {
+	end = func() {}
+	if c.slots != nil {
+		select {
+		case c.slots <- struct{}{}:
+			end = func() { <-c.slots }
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	// Whoever waits here has a slot: the others could not send either.
+	if err := c.gate.wait(ctx, c.maxWait); err != nil {
+		end()
+		return nil, err
+	}
+	return end, nil
+}
+
 func transient(status int) bool {
 	switch status {
 	case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusInternalServerError, http.StatusBadGateway,
@@ -304,12 +335,12 @@ func transient(status int) bool {
 }
 
 // backoff is what the server asked for and a little more, or else a random
-// part of a time that doubles: 0.5 s, 1 s, … 8 s.
+// part of a time that doubles: 0.25 s, 0.5 s, … 8 s.
 func backoff(n int, asked time.Duration) time.Duration {
 	if asked > 0 {
 		return asked + rand.N(250*time.Millisecond)
 	}
-	full := min(250*time.Millisecond<<n, 8*time.Second)
+	full := min(125*time.Millisecond<<n, 8*time.Second)
 	return full/4 + rand.N(full*3/4)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -26,9 +27,9 @@ const linkLife = 10 * time.Minute
 //
 //  1. triggers are disabled, sessions and MCP servers deleted and auth configs
 //     disabled, so that nothing new begins;
-//  2. every account is collected, then each that is ACTIVE is revoked and read
-//     back, then each is deleted with a job that revokes once more, and must
-//     then not be found;
+//  2. each account that is ACTIVE is revoked and read back, which begins while
+//     the rest are still listed, for it moves no row; once all are listed, each
+//     is deleted with a job that revokes once more, and must then not be found;
 //  3. accounts are listed again until there are none twice in a row;
 //  4. keys go last.
 //
@@ -241,14 +242,13 @@ func (r *Revoker) Arm(ctx context.Context) error {
 	if err := r.validate(); err != nil {
 		return err
 	}
-	found, problems := r.collect(ctx)
-	r.mu.Lock()
-	for _, a := range found {
+	for a, err := range r.scope(ctx, r.Client) {
+		if err != nil {
+			return fmt.Errorf("composio: arm the revocation: %w", err)
+		}
+		r.mu.Lock()
 		r.learn(a)
-	}
-	r.mu.Unlock()
-	if problems != nil {
-		return fmt.Errorf("composio: arm the revocation: %w", problems)
+		r.mu.Unlock()
 	}
 	return nil
 }
@@ -260,14 +260,16 @@ func (r *Revoker) Remaining(ctx context.Context) (map[string]string, error) {
 	if err := r.validate(); err != nil {
 		return nil, err
 	}
-	found, err := r.collect(ctx)
 	open := make(map[string]string)
-	for _, a := range found {
+	for a, err := range r.scope(ctx, r.Client) {
+		if err != nil {
+			return open, err
+		}
 		if a.Status != StatusRevoked {
 			open[a.ID] = string(a.Status)
 		}
 	}
-	return open, err
+	return open, nil
 }
 
 // Revoke does it all. It takes as long as it takes: bound it by ctx. The
@@ -281,8 +283,7 @@ func (r *Revoker) Revoke(ctx context.Context) (*Revocation, error) {
 	var cutting sync.WaitGroup
 	cutting.Go(func() { run.cut(ctx) })
 
-	_, _, _ = run.list(ctx) // what is wrong with it is among the problems
-	run.process(ctx)
+	_, _, _ = run.sweep(ctx) // what is wrong with it is among the problems
 	cutting.Wait()
 	run.drain(ctx)
 	run.keys(ctx)
@@ -303,25 +304,31 @@ func (r *Revoker) validate() error {
 	return errors.Join(newFilter(1).in("user_ids", r.UserIDs).err)
 }
 
-// collect lists the accounts in scope. What it returns is true even if the
-// error is not nil. Rows of others, which a filter that is ignored brings, are
-// left out and reported.
-func (r *Revoker) collect(ctx context.Context) ([]Account, error) {
-	var found []Account
-	var foreign error
-	for a, err := range r.Client.accounts(ctx, AccountFilter{UserIDs: r.UserIDs}, nil) {
-		if err != nil {
-			return found, errors.Join(err, foreign)
-		}
-		if err := among("connected account", a.ID, "user", a.UserID, r.UserIDs); err != nil {
-			if foreign == nil {
-				foreign = fmt.Errorf("%w: left alone, as are others like it", err)
+// scope lists the accounts in scope. What it yields before an error is true.
+// Rows of others, which a filter that is ignored brings, are left out and
+// reported at the end.
+func (r *Revoker) scope(ctx context.Context, c *Client) iter.Seq2[Account, error] {
+	return func(yield func(Account, error) bool) {
+		var foreign error
+		for a, err := range c.accounts(ctx, AccountFilter{UserIDs: r.UserIDs}, nil) {
+			if err != nil {
+				yield(Account{}, errors.Join(err, foreign))
+				return
 			}
-			continue
+			if err := among("connected account", a.ID, "user", a.UserID, r.UserIDs); err != nil {
+				if foreign == nil {
+					foreign = fmt.Errorf("%w: left alone, as are others like it", err)
+				}
+				continue
+			}
+			if !yield(a, nil) {
+				return
+			}
 		}
-		found = append(found, a)
+		if foreign != nil {
+			yield(Account{}, foreign)
+		}
 	}
-	return found, foreign
 }
 
 // learn makes an account known, or more of it. The caller holds r.mu.

@@ -9,7 +9,10 @@ import (
 
 // revokeAttempts bounds how often an account is revoked that stays ACTIVE: an
 // API that fails for a moment answers as a provider does that refuses.
-const revokeAttempts = 3
+const (
+	revokeAttempts   = 6
+	upstreamAttempts = 3 // after which it is the provider
+)
 
 // revoke has the provider revoke the tokens of an account and reads the result
 // back.
@@ -23,18 +26,18 @@ func (x *run) revoke(ctx context.Context, o *AccountOutcome) {
 		}
 	}
 	if status == StatusInactive && x.EnableInactive {
-		err := x.with(ctx, func() error { return x.Client.SetAccountEnabled(ctx, o.ID, true) })
-		if err != nil {
+		if err := x.client.SetAccountEnabled(ctx, o.ID, true); err != nil {
 			o.Outcome, o.Reason = OutcomeUnconfirmed, fmt.Sprintf("it is %s and could not be enabled: %v", status, err)
 			return
 		}
 		status = StatusActive
 	}
+	upstream := 0
 	for n := 1; ; n++ {
 		switch status {
 		case StatusActive:
 		case StatusRevoked:
-			o.Outcome, o.Reason = OutcomeAlreadyRevoked, ""
+			o.Outcome, o.Reason = confirmed(o.Tokens), ""
 			return
 		case "":
 			return // look has said what it is
@@ -42,11 +45,12 @@ func (x *run) revoke(ctx context.Context, o *AccountOutcome) {
 			o.Outcome, o.Reason = OutcomeUnconfirmed, fmt.Sprintf("it is %s, and the API revokes none but ACTIVE accounts", status)
 			return
 		}
-		var done Revoked
-		err := x.with(ctx, func() (err error) {
-			done, err = x.Client.RevokeAccount(ctx, o.ID)
-			return err
-		})
+		done, err := x.client.RevokeAccount(ctx, o.ID)
+		if err == nil && len(done.Tokens) > 0 {
+			// The API tells this once. A run after a crash needs it.
+			o.Tokens = done.Tokens
+			x.keep(*o)
+		}
 		if errors.Is(err, ErrRevokeUnsupported) {
 			o.Outcome, o.Reason = OutcomeUnsupported, err.Error()
 			return
@@ -57,14 +61,14 @@ func (x *run) revoke(ctx context.Context, o *AccountOutcome) {
 		status, gone = x.look(ctx, o)
 		switch {
 		case err == nil && status == StatusRevoked:
-			o.Outcome, o.Tokens, o.Reason = confirmed(done.Tokens), done.Tokens, ""
+			o.Outcome, o.Reason = confirmed(o.Tokens), ""
 			return
 		case err == nil && status != "":
 			o.Outcome, o.Reason = OutcomeUnconfirmed, fmt.Sprintf("the API said that it was revoked, and then that it is %s", status)
 			return
 		case err == nil && gone:
 			// Somebody deleted it after it was revoked.
-			o.Outcome, o.Tokens, o.Reason, o.Deleted = confirmed(done.Tokens), done.Tokens, "", true
+			o.Outcome, o.Reason, o.Deleted = confirmed(o.Tokens), "", true
 			return
 		case errors.Is(err, ErrNotFound) && status != "" && status != StatusRevoked:
 			o.Outcome, o.Reason = OutcomeUnconfirmed, "the API finds it and cannot revoke it: its auth config has been removed"
@@ -72,11 +76,14 @@ func (x *run) revoke(ctx context.Context, o *AccountOutcome) {
 		case status != StatusActive:
 			continue // gone, revoked, or no longer to be revoked
 		}
-		if n < revokeAttempts && !errors.Is(err, ErrUnauthorized) && !errors.Is(err, ErrForbidden) && sleep(ctx, backoff(n, 0)) == nil {
+		if errors.Is(err, ErrUpstreamFailed) {
+			upstream++
+		}
+		if n < revokeAttempts && upstream < upstreamAttempts && !errors.Is(err, ErrUnauthorized) && !errors.Is(err, ErrForbidden) && sleep(ctx, backoff(n, 0)) == nil {
 			continue
 		}
 		o.Outcome, o.Reason = OutcomeUnconfirmed, err.Error()
-		if errors.Is(err, ErrUpstreamFailed) {
+		if upstream > 0 {
 			o.Outcome = OutcomeUpstreamFailed
 		}
 		return
@@ -105,11 +112,7 @@ func (x *run) lastSeen(id string) (Status, bool) {
 // look asks for an account. It returns no status if the account is gone or the
 // API does not say, and o's outcome then says which.
 func (x *run) look(ctx context.Context, o *AccountOutcome) (status Status, gone bool) {
-	var a Account
-	err := x.with(ctx, func() (err error) {
-		a, err = x.Client.Account(ctx, o.ID)
-		return err
-	})
+	a, err := x.client.Account(ctx, o.ID)
 	switch {
 	case err == nil:
 		x.mu.Lock()
@@ -134,19 +137,12 @@ func (x *run) look(ctx context.Context, o *AccountOutcome) (status Status, gone 
 func (x *run) remove(ctx context.Context, o *AccountOutcome) {
 	const attempts = 3
 	for n := 1; ; n++ {
-		var d Deletion
-		err := x.with(ctx, func() (err error) {
-			d, err = x.Client.DeleteAccount(ctx, o.ID)
-			return err
-		})
+		d, err := x.client.DeleteAccount(ctx, o.ID)
 		if d.RevokeJobID != "" {
 			o.RevokeJobID = d.RevokeJobID
 		}
 		// That it is not found is success here; it is asked for all the same.
-		asked := x.with(ctx, func() error {
-			_, err := x.Client.Account(ctx, o.ID)
-			return err
-		})
+		_, asked := x.client.Account(ctx, o.ID)
 		switch {
 		case errors.Is(asked, ErrNotFound):
 			o.Deleted = true

@@ -17,30 +17,30 @@ func (x *run) cut(ctx context.Context) {
 	parts.Go(func() { x.cutTriggers(ctx) })
 	parts.Go(func() {
 		for _, id := range x.Sessions {
-			x.end(ctx, "session", id, x.Client.DeleteSession, func(ctx context.Context, id string) error {
-				_, err := x.Client.Session(ctx, id)
+			x.end(ctx, "session", id, x.client.DeleteSession, func(ctx context.Context, id string) error {
+				_, err := x.client.Session(ctx, id)
 				return absent(err)
 			})
 		}
 	})
 	if x.UserIDs == nil {
 		parts.Go(func() {
-			for _, s := range list(x, "MCP server", x.Client.MCPServers(ctx)) {
-				x.end(ctx, "MCP server", s.ID, x.Client.DeleteMCPServer, func(ctx context.Context, id string) error {
-					_, err := x.Client.MCPServer(ctx, id)
+			for _, s := range list(x, "MCP server", x.client.MCPServers(ctx)) {
+				x.end(ctx, "MCP server", s.ID, x.client.DeleteMCPServer, func(ctx context.Context, id string) error {
+					_, err := x.client.MCPServer(ctx, id)
 					return absent(err)
 				})
 			}
 		})
 		parts.Go(func() {
-			for _, a := range list(x, "auth config", x.Client.AuthConfigs(ctx)) {
+			for _, a := range list(x, "auth config", x.client.AuthConfigs(ctx)) {
 				if a.Disabled {
 					continue
 				}
 				x.end(ctx, "auth config", a.ID, func(ctx context.Context, id string) error {
-					return x.Client.SetAuthConfigEnabled(ctx, id, false)
+					return x.client.SetAuthConfigEnabled(ctx, id, false)
 				}, func(ctx context.Context, id string) error {
-					a, err := x.Client.AuthConfig(ctx, id)
+					a, err := x.client.AuthConfig(ctx, id)
 					if err == nil && !a.Disabled {
 						err = errors.New("it is still enabled")
 					}
@@ -59,16 +59,16 @@ func (x *run) cutTriggers(ctx context.Context) {
 	f := TriggerFilter{UserIDs: x.UserIDs}
 	refused := make(map[string]error)
 	var ids []string
-	for _, t := range list(x, "trigger", x.Client.Triggers(ctx, f)) {
+	for _, t := range list(x, "trigger", x.client.Triggers(ctx, f)) {
 		ids = append(ids, t.ID)
-		refused[t.ID] = x.with(ctx, func() error { return x.Client.SetTriggerEnabled(ctx, t.ID, false) })
+		refused[t.ID] = x.client.SetTriggerEnabled(ctx, t.ID, false)
 	}
 	if len(ids) == 0 {
 		return
 	}
 	active := make(map[string]bool)
 	var unseen error
-	for t, err := range x.Client.Triggers(ctx, f) {
+	for t, err := range x.client.Triggers(ctx, f) {
 		if err != nil {
 			unseen = fmt.Errorf("whether it is disabled cannot be seen: %w", err)
 			break
@@ -101,8 +101,8 @@ func list[T any](x *run, kind string, seq iter.Seq2[T, error]) []T {
 
 // end does something to an object and then confirms it, whatever the answer.
 func (x *run) end(ctx context.Context, kind, id string, do, confirm func(context.Context, string) error) {
-	err := x.with(ctx, func() error { return do(ctx, id) })
-	if sure := x.with(ctx, func() error { return confirm(ctx, id) }); sure == nil {
+	err := do(ctx, id)
+	if sure := confirm(ctx, id); sure == nil {
 		err = nil
 	} else if err == nil {
 		err = sure
@@ -139,16 +139,16 @@ func (x *run) keys(ctx context.Context) {
 		return
 	}
 	if x.ProjectID != "" {
-		key, err := x.Client.RegenerateKey(ctx, x.ProjectID)
+		key, err := x.client.RegenerateKey(ctx, x.ProjectID)
 		x.newKey = key
-		if old := x.Client.key.key; strings.HasPrefix(old.Reveal(), "ak_") {
+		if old := x.client.key.key; strings.HasPrefix(old.Reveal(), "ak_") {
 			err = x.dead(ctx, old, err)
 		}
 		x.cutDone("key", "of project "+x.ProjectID, err)
 	}
 	for i, chunk := 0, x.Keys; len(chunk) > 0; {
 		n := min(100, len(chunk))
-		err := x.Client.RevokeKeys(ctx, chunk[:n]...)
+		err := x.client.RevokeKeys(ctx, chunk[:n]...)
 		for _, k := range chunk[:n] {
 			i++
 			x.cutDone("key", fmt.Sprintf("%d of %d", i, len(x.Keys)), x.dead(ctx, k, err))
@@ -160,7 +160,7 @@ func (x *run) keys(ctx context.Context) {
 // dead is nil if the API no longer takes the key, and otherwise says why that
 // is not so: because of before, if that is not nil.
 func (x *run) dead(ctx context.Context, key Secret, before error) error {
-	works, err := x.Client.KeyWorks(ctx, key)
+	works, err := x.client.KeyWorks(ctx, key)
 	switch {
 	case err == nil && !works:
 		return nil

@@ -14,8 +14,9 @@ import (
 // time; mu guards what they share.
 type run struct {
 	*Revoker
+	client  *Client // with the limit of requests under way
+	width   int     // that limit
 	started time.Time
-	slots   chan struct{} // one is held while a request is under way
 
 	mu       sync.Mutex
 	accounts map[string]*AccountOutcome
@@ -32,7 +33,7 @@ func (r *Revoker) begin() *run {
 		n = DefaultConcurrency
 	}
 	x := &run{
-		Revoker: r, started: time.Now(), slots: make(chan struct{}, n),
+		Revoker: r, client: r.Client.limited(n), width: n, started: time.Now(),
 		accounts: make(map[string]*AccountOutcome), status: make(map[string]Status),
 	}
 	r.mu.Lock()
@@ -53,51 +54,97 @@ func (x *run) problem(format string, args ...any) {
 	}
 }
 
-// slot waits until a request may be made and returns what ends it, or nil if
-// ctx ends first.
-func (x *run) slot(ctx context.Context) func() {
-	select {
-	case x.slots <- struct{}{}:
-		return func() { <-x.slots }
-	case <-ctx.Done():
-		return nil
+// A stage holds deletions back until all accounts are listed, since each
+// deletion moves rows, and until hardly any has still to be revoked.
+type stage struct {
+	mu      sync.Mutex
+	pending int // accounts to be revoked
+	most    int // of them that hold nothing back
+	listed  bool
+	open    chan struct{}
+	opened  bool
+}
+
+func (s *stage) change(pending int, listed bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending += pending
+	s.listed = s.listed || listed
+	if s.listed && s.pending <= s.most && !s.opened {
+		s.opened = true
+		close(s.open)
 	}
 }
 
-// with makes a request while it holds a slot.
-func (x *run) with(ctx context.Context, request func() error) error {
-	end := x.slot(ctx)
-	if end == nil {
-		return context.Cause(ctx)
+// sweep lists the accounts in scope, and revokes and deletes them and those
+// that are known and not listed: the run before may have deleted them. It
+// returns how many were listed and whether one of them was not expected.
+func (x *run) sweep(ctx context.Context) (n int, fresh bool, err error) {
+	s := &stage{most: x.width, open: make(chan struct{})}
+	var accounts sync.WaitGroup
+	begun := make(map[string]bool)
+	begin := func(o *AccountOutcome) {
+		begun[o.ID] = true
+		s.change(1, false)
+		accounts.Go(func() { x.handle(ctx, o, s) })
 	}
-	defer end()
-	return request()
-}
-
-// list collects the accounts in scope and takes them over. What is known from
-// before and is not listed is looked at later: the run before may have deleted
-// it.
-func (x *run) list(ctx context.Context) (n int, fresh bool, err error) {
-	var found []Account
-	err = x.with(ctx, func() (err error) {
-		found, err = x.collect(ctx)
-		return err
-	})
-	if err != nil {
-		x.problem("%v", err)
+	for a, e := range x.scope(ctx, x.client) {
+		if err = e; err != nil {
+			x.problem("%v", err)
+			break
+		}
+		n++
+		o, isNew := x.take(a)
+		fresh = fresh || isNew
+		begin(o)
 	}
-	for _, a := range found {
-		if x.take(a) {
-			fresh = true
+	x.mu.Lock()
+	known := slices.Collect(maps.Values(x.accounts))
+	x.mu.Unlock()
+	for _, o := range known {
+		if !begun[o.ID] && !o.Deleted {
+			begin(o)
 		}
 	}
+	s.change(0, true)
+	accounts.Wait()
 	x.sync()
-	return len(found), fresh, err
+	return n, fresh, err
+}
+
+// handle revokes an account and then deletes it.
+func (x *run) handle(ctx context.Context, o *AccountOutcome, s *stage) {
+	if ctx.Err() == nil && !o.Outcome.Revoked() {
+		x.step(ctx, o, x.revoke)
+	}
+	s.change(-1, false)
+	select {
+	case <-s.open:
+	case <-ctx.Done():
+		return
+	}
+	if !o.Deleted && o.Outcome != "" {
+		x.step(ctx, o, x.remove)
+	}
+}
+
+// step has f do something about an account and keeps what came of it.
+func (x *run) step(ctx context.Context, o *AccountOutcome, f func(context.Context, *AccountOutcome)) {
+	before := *o
+	f(ctx, o)
+	if ctx.Err() != nil && (o.Outcome == "" || o.Outcome == OutcomeUnconfirmed) {
+		// It ended before it was over, and must not look as if it had been.
+		o.Outcome, o.Reason = before.Outcome, before.Reason
+	}
+	if o.Outcome != before.Outcome || o.Deleted != before.Deleted {
+		o.settle(time.Now())
+		x.keep(*o)
+	}
 }
 
 // take notes an account of a listing and reports whether it was not known, or
 // not thought to be there any more.
-func (x *run) take(a Account) bool {
+func (x *run) take(a Account) (o *AccountOutcome, isNew bool) {
 	x.mu.Lock()
 	x.status[a.ID] = a.Status
 	o, known := x.accounts[a.ID]
@@ -114,46 +161,7 @@ func (x *run) take(a Account) bool {
 	if !known {
 		x.note(*o)
 	}
-	return !known || back
-}
-
-// each calls f for the accounts that do not fulfil done, several at a time.
-func (x *run) each(ctx context.Context, done func(*AccountOutcome) bool, f func(context.Context, *AccountOutcome)) {
-	var todo []*AccountOutcome
-	for _, id := range slices.Sorted(maps.Keys(x.accounts)) {
-		if o := x.accounts[id]; !done(o) {
-			todo = append(todo, o)
-		}
-	}
-	next := make(chan *AccountOutcome)
-	var workers sync.WaitGroup
-	for range min(cap(x.slots), len(todo)) {
-		workers.Go(func() {
-			for o := range next {
-				before := *o
-				f(ctx, o)
-				if ctx.Err() != nil && o.Outcome == "" {
-					continue // not reached: it must not look as if it had been
-				}
-				o.settle(time.Now())
-				if o.Outcome != before.Outcome || o.Deleted != before.Deleted {
-					x.keep(*o)
-				}
-			}
-		})
-	}
-	for _, o := range todo {
-		if ctx.Err() != nil {
-			break
-		}
-		select {
-		case next <- o:
-		case <-ctx.Done():
-		}
-	}
-	close(next)
-	workers.Wait()
-	x.sync()
+	return o, !known || back
 }
 
 // keep remembers an outcome for a run after this one.
@@ -162,12 +170,6 @@ func (x *run) keep(o AccountOutcome) {
 	x.known[o.ID] = &o
 	x.Revoker.mu.Unlock()
 	x.note(o)
-}
-
-// process revokes what is known and then deletes it.
-func (x *run) process(ctx context.Context) {
-	x.each(ctx, func(o *AccountOutcome) bool { return o.Deleted || o.Outcome.Revoked() }, x.revoke)
-	x.each(ctx, func(o *AccountOutcome) bool { return o.Deleted || o.Outcome == "" }, x.remove)
 }
 
 // drain lists again until there is nothing twice in a row: links that were
@@ -179,7 +181,7 @@ func (x *run) drain(ctx context.Context) {
 		interval = DefaultInterval
 	}
 	for empty, idle, last := 0, 0, -1; ; {
-		n, fresh, err := x.list(ctx)
+		n, fresh, err := x.sweep(ctx)
 		switch {
 		case errors.Is(err, ErrForeignRow), errors.Is(err, ErrUnauthorized), ctx.Err() != nil:
 			return // the next listing would be no better
@@ -201,9 +203,6 @@ func (x *run) drain(ctx context.Context) {
 				x.problem("%d accounts are still listed", n)
 			}
 			return
-		}
-		if n > 0 {
-			x.process(ctx)
 		}
 		if sleep(ctx, interval) != nil {
 			return
