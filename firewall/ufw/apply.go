@@ -76,6 +76,10 @@ func (s Step) unmet(st *State) string {
 		if !st.IPv6 {
 			return "IPV6 is not yes in /" + defaultsFile
 		}
+	case StepNotLoaded:
+		if st.Enabled && !st.V4.Active {
+			return "ENABLED is still yes in /" + confFile
+		}
 	case StepAllow:
 		for _, r := range s.Rules {
 			if !slices.ContainsFunc(st.Rules, func(have Rule) bool { return have.Action.Admits() && have.sameMatch(r) }) {

@@ -9,7 +9,8 @@ import (
 // A Kernel is what the kernel has of UFW, for one family.
 type Kernel struct {
 	// Flavour is that of the iptables which UFW runs: "nf_tables" or
-	// "legacy". The other's tables may hold rules as well.
+	// "legacy", or empty if it has no tables at all. The other's may hold
+	// rules as well.
 	Flavour string
 
 	// Active says that UFW has loaded its rules, and whether "ufw status"

@@ -30,6 +30,7 @@ type StepKind int
 // Kinds of steps.
 const (
 	StepManageIPv6 StepKind = iota + 1 // edits /etc/default/ufw
+	StepNotLoaded                      // edits /etc/ufw/ufw.conf to say what is so: UFW adds no rules to chains that are not there
 	StepAllow                          // adds a rule
 	StepRemove                         // deletes a rule
 	StepDefaultDeny
@@ -96,8 +97,8 @@ type DeniedError struct {
 }
 
 func (e *DeniedError) Error() string {
-	return fmt.Sprintf("ufw: rule %q denies what is to be allowed (%s), and comes first: list it in Wish.Remove, or delete it by: ufw delete %s",
-		e.By, allowText(e.Allow), strings.Join(e.By.Spec(), " "))
+	return fmt.Sprintf("ufw: rule %q denies what is to be allowed (%s), and comes first: list it in Wish.Remove, or delete it by: ufw %s",
+		e.By, allowText(e.Allow), strings.Join(e.By.DeleteSpec(), " "))
 }
 
 func allowText(a firewall.Allow) string {
@@ -178,6 +179,13 @@ func (s *State) Plan(w Wish) (*Plan, error) {
 	if !s.IPv6 {
 		add(StepManageIPv6, nil, "sed", "-i", "-E", `s/^IPV6=.*/IPV6=yes/`, "/"+defaultsFile)
 	}
+	reload := func() { add(StepReload, nil, "ufw", "reload") }
+	switch loaded := s.V4.Active && (s.V6.Active || !s.IPv6); {
+	case s.Enabled && !s.V4.Active:
+		add(StepNotLoaded, nil, "sed", "-i", "-E", `s/^ENABLED=.*/ENABLED=no/`, "/"+confFile)
+	case s.Enabled && (!loaded || !s.IPv6):
+		reload() // whoever gets in now is let in by rules that stay
+	}
 	var wished []Rule
 	for _, a := range w.Allow {
 		rules, err := allowRules(a, true)
@@ -203,9 +211,7 @@ func (s *State) Plan(w Wish) (*Plan, error) {
 					return nil, fmt.Errorf("ufw: rule %q is to be allowed and to be removed", x)
 				}
 			}
-			removed := r
-			removed.Comment = "" // not part of what UFW looks for
-			add(StepRemove, both, append([]string{"ufw", "--force", "delete"}, removed.Spec()...)...)
+			add(StepRemove, both, append([]string{"ufw", "--force"}, r.DeleteSpec()...)...)
 		}
 	}
 	if s.Incoming == Allow {
@@ -214,8 +220,9 @@ func (s *State) Plan(w Wish) (*Plan, error) {
 	switch {
 	case !s.Enabled || !s.V4.Active:
 		add(StepEnable, nil, "ufw", "--force", "enable")
-	case !s.IPv6 || !s.V6.Active || s.V4.stale() || s.V6.stale():
-		add(StepReload, nil, "ufw", "reload")
+	case slices.ContainsFunc(p.Steps, func(step Step) bool { return step.Kind == StepReload }):
+	case s.V4.stale() || s.V6.stale():
+		reload()
 	}
 	for _, r := range s.Rules {
 		if r.Direction == In && r.Action.Admits() && !slices.ContainsFunc(wished, func(w Rule) bool { return w.covers(r) }) && !slices.ContainsFunc(w.Remove, r.Same) {

@@ -128,9 +128,12 @@ func (r Rule) Everything() bool {
 		r.InInterface == "" && r.OutInterface == ""
 }
 
-// Same reports whether r and o match the same packets and do the same with
-// them, logs and comments aside.
-func (r Rule) Same(o Rule) bool { return r.Action == o.Action && r.sameMatch(o) }
+// Same reports whether r and o are the same rule to UFW: they match the same
+// packets, by the same application profiles, and do the same with them. Logs and
+// comments are not compared.
+func (r Rule) Same(o Rule) bool {
+	return r.Action == o.Action && r.sameMatch(o) && r.ToApp == o.ToApp && r.FromApp == o.FromApp
+}
 
 func (r Rule) sameMatch(o Rule) bool {
 	return r.Direction == o.Direction && r.V6 == o.V6 && r.Protocol == o.Protocol &&
@@ -138,8 +141,8 @@ func (r Rule) sameMatch(o Rule) bool {
 		r.InInterface == o.InInterface && r.OutInterface == o.OutInterface
 }
 
-// Spec returns the rule in the words of ufw(8): what follows "ufw" to add it,
-// and "ufw delete" to remove it. UFW applies a rule without addresses to both
+// Spec returns the rule in the words of ufw(8): what follows "ufw" to add it.
+// UFW applies a rule without addresses to both
 // families.
 func (r Rule) Spec() []string {
 	var words []string
@@ -180,6 +183,17 @@ func (r Rule) Spec() []string {
 		add("comment", r.Comment)
 	}
 	return words
+}
+
+// DeleteSpec returns what follows "ufw" to delete the rule. A rule without addresses
+// is deleted from both families.
+func (r Rule) DeleteSpec() []string {
+	r.Comment = "" // not part of what UFW looks for
+	words := r.Spec()
+	if r.Direction == Routed {
+		return append([]string{"route", "delete"}, words[1:]...)
+	}
+	return append([]string{"delete"}, words...)
 }
 
 // addrText returns a in the words of ufw(8).
