@@ -155,17 +155,6 @@ func (k *Key) checkpoint(tree *frontier, prev Checkpoint) (Checkpoint, error) {
 
 func (c *Checkpoint) noteHash() Hash { return sha256.Sum256([]byte(c.note)) }
 
-// cosign returns c with the signature lines of witnesses added.
-func (c Checkpoint) cosign(lines []byte) Checkpoint {
-	c.note += string(lines)
-	return c
-}
-
-// sameTree reports whether c and d state the same.
-func (c *Checkpoint) sameTree(d *Checkpoint) bool {
-	return c.Origin == d.Origin && c.Size == d.Size && c.Root == d.Root
-}
-
 // bySize orders checkpoints.
 func bySize(list []Checkpoint) []Checkpoint {
 	return slices.SortedFunc(slices.Values(list), func(a, b Checkpoint) int { return int(min(max(a.Size-b.Size, -1), 1)) })

@@ -41,6 +41,9 @@ func (j *joiner) join() (Summary, error) {
 		return j.sum, &DamageError{Kind: DamageMissing, First: j.until, Last: j.sum.First - 1, File: part{first: j.until}.segmentName(), Detail: "the segment is gone, and no record says that it was removed"}
 	}
 	j.sum.Checkpoint = last.last
+	if p := j.parts[len(j.parts)-1]; p.index {
+		return j.sum, &DamageError{Kind: DamageMissing, First: last.last.Size, Last: last.last.Size, File: part{first: last.last.Size}.segmentName(), Detail: "the segment before it is complete, and it is gone"}
+	}
 	return j.sum, j.pinned(last)
 }
 

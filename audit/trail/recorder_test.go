@@ -22,7 +22,7 @@ import (
 	"github.com/managemyclaw/hardshell/audit/trail"
 )
 
-var event = trail.Event{
+var plainEvent = trail.Event{
 	Time: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), Kind: "remedy.apply", ID: "ssh.root_login",
 	Subject: "/etc/ssh/sshd_config", Outcome: "ok", Message: "two\nlines",
 }
@@ -30,7 +30,7 @@ var event = trail.Event{
 func TestLines(t *testing.T) {
 	var b bytes.Buffer
 	l := &trail.Lines{W: &b}
-	require.NoError(t, l.Record(t.Context(), event))
+	require.NoError(t, l.Record(t.Context(), plainEvent))
 	require.NoError(t, l.Record(t.Context(), trail.Event{Kind: "k", Outcome: "begin"}))
 	assert.Equal(t, `{"v":1,"kind":"remedy.apply","time":"2026-03-01T12:00:00Z","subject":"/etc/ssh/sshd_config","outcome":"ok","message":"two\nlines","id":"ssh.root_login"}
 {"v":1,"kind":"k","time":"0001-01-01T00:00:00Z","outcome":"begin"}
@@ -42,9 +42,9 @@ func TestLinesInAFile(t *testing.T) {
 	f, err := os.Create(name)
 	require.NoError(t, err)
 	l := &trail.Lines{W: f}
-	require.NoError(t, l.Record(t.Context(), event))
+	require.NoError(t, l.Record(t.Context(), plainEvent))
 	require.NoError(t, f.Close())
-	require.ErrorIs(t, l.Record(t.Context(), event), os.ErrClosed)
+	require.ErrorIs(t, l.Record(t.Context(), plainEvent), os.ErrClosed)
 	data, err := os.ReadFile(name)
 	require.NoError(t, err)
 	assert.Equal(t, 1, strings.Count(string(data), "\n"))
@@ -55,7 +55,7 @@ func TestLinesIntoAPipe(t *testing.T) {
 	require.NoError(t, err)
 	defer r.Close()
 	defer w.Close()
-	require.NoError(t, (&trail.Lines{W: w}).Record(t.Context(), event), "a pipe cannot be synced, and need not be")
+	require.NoError(t, (&trail.Lines{W: w}).Record(t.Context(), plainEvent), "a pipe cannot be synced, and need not be")
 }
 
 // A writer keeps what it can.
@@ -87,20 +87,20 @@ func TestLinesReportsWhatIsNotKept(t *testing.T) {
 		w := &writer{room: -1}
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		require.ErrorIs(t, (&trail.Lines{W: w}).Record(ctx, event), context.Canceled)
+		require.ErrorIs(t, (&trail.Lines{W: w}).Record(ctx, plainEvent), context.Canceled)
 		assert.Zero(t, w.Len())
 	})
 	t.Run("a failed write", func(t *testing.T) {
-		require.ErrorIs(t, (&trail.Lines{W: &writer{}}).Record(t.Context(), event), errFull)
+		require.ErrorIs(t, (&trail.Lines{W: &writer{}}).Record(t.Context(), plainEvent), errFull)
 	})
 	t.Run("a failed sync", func(t *testing.T) {
 		w := &writer{room: -1, syncErr: syscall.EIO}
-		require.ErrorIs(t, (&trail.Lines{W: w}).Record(t.Context(), event), syscall.EIO)
+		require.ErrorIs(t, (&trail.Lines{W: w}).Record(t.Context(), plainEvent), syscall.EIO)
 		assert.Equal(t, 1, w.synced)
 	})
 	t.Run("a sync that does not apply", func(t *testing.T) {
 		w := &writer{room: -1, syncErr: &os.PathError{Op: "sync", Path: "|1", Err: syscall.EINVAL}}
-		require.NoError(t, (&trail.Lines{W: w}).Record(t.Context(), event))
+		require.NoError(t, (&trail.Lines{W: w}).Record(t.Context(), plainEvent))
 	})
 	t.Run("a time that JSON does not have", func(t *testing.T) {
 		w := &writer{room: -1}
@@ -113,14 +113,14 @@ func TestLinesReportsWhatIsNotKept(t *testing.T) {
 func TestLinesAfterATornWrite(t *testing.T) {
 	w := &writer{room: 10}
 	l := &trail.Lines{W: w}
-	require.ErrorIs(t, l.Record(t.Context(), event), errFull)
+	require.ErrorIs(t, l.Record(t.Context(), plainEvent), errFull)
 	w.room = -1
-	require.NoError(t, l.Record(t.Context(), event))
+	require.NoError(t, l.Record(t.Context(), plainEvent))
 	lines := strings.Split(strings.TrimSuffix(w.String(), "\n"), "\n")
 	require.Len(t, lines, 2)
 	var got trail.Event
 	require.NoError(t, json.Unmarshal([]byte(lines[1]), &got))
-	assert.Equal(t, event, got)
+	assert.Equal(t, plainEvent, got)
 }
 
 func TestLinesConcurrently(t *testing.T) {
@@ -148,5 +148,5 @@ func TestLinesConcurrently(t *testing.T) {
 func TestDiscard(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	assert.NoError(t, trail.Discard.Record(ctx, event))
+	assert.NoError(t, trail.Discard.Record(ctx, plainEvent))
 }

@@ -181,7 +181,7 @@ func (s *store) openLast(p part, salvage bool) error {
 	}
 	s.file = segmentFile{f}
 	if p.index {
-		return &DamageError{Kind: DamageMissing, First: p.first, Last: p.first, File: p.segmentName(), Detail: "it is complete, and the next segment is gone"}
+		return &DamageError{Kind: DamageMissing, First: p.first, Last: p.first - 1, File: p.segmentName(), Detail: "it is complete, and the next segment is gone"}
 	}
 	w, x := indexing(f, p)
 	var good walker // as it was at the last sound checkpoint

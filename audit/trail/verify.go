@@ -62,6 +62,11 @@ func (v *Verifier) VerifyRange(ctx context.Context, fsys fs.FS, first, end int64
 		return Summary{}, fmt.Errorf("%w: verify: without the public key of the log", ErrKey)
 	}
 	parts, err := listParts(fsys)
+	if err == nil && parts[len(parts)-1].index {
+		// A segment gets its index once the next has begun, which may have
+		// been while the directory was read.
+		parts, err = listParts(fsys)
+	}
 	if err != nil {
 		return Summary{}, err
 	}

@@ -1,0 +1,80 @@
+package trail
+
+import (
+	"errors"
+	"strings"
+)
+
+// Forge rewrites a segment as somebody can who has not the key: edit changes
+// the payload of each record, or drops it by returning nil; sums, roots and the
+// chain of checkpoints are made to fit, and signatures are copied. If sums is
+// false only the sum of each frame is made to fit. With a key, all is signed.
+func Forge(data []byte, sums bool, key *Key, edit func(seq int64, payload []byte) []byte) ([]byte, error) {
+	f := frames{r: strings.NewReader(string(data))}
+	var out []byte
+	var tree frontier
+	var last Checkpoint
+	for {
+		fr, err := f.next()
+		if err != nil || !fr.sum {
+			return out, errors.Join(err)
+		}
+		switch fr.tag {
+		case tagSegment:
+			if tree, err = parseStart(fr.payload); err != nil {
+				return nil, err
+			}
+			out, _ = appendFrame(out, tagSegment, fr.payload)
+		case tagRecord:
+			seq, _ := seqOf(fr.payload)
+			payload := edit(seq, append([]byte(nil), fr.payload...))
+			if payload == nil {
+				continue
+			}
+			var h Hash
+			out, h = appendFrame(out, tagRecord, payload)
+			tree.add(h, nil)
+		case tagCheckpoint:
+			c, err := parseCheckpoint(fr.payload)
+			if err != nil {
+				return nil, err
+			}
+			if !sums && key == nil || last.note == "" && key == nil {
+				out, _ = appendFrame(out, tagCheckpoint, fr.payload)
+				last = c
+				continue
+			}
+			signer := key
+			if signer == nil {
+				if signer, err = GenerateKey(c.Origin); err != nil { // a signature, if the wrong one
+					return nil, err
+				}
+			}
+			if c, err = signer.checkpoint(&tree, last); err != nil {
+				return nil, err
+			}
+			out, _ = appendFrame(out, tagCheckpoint, []byte(c.note))
+			last = c
+		}
+	}
+}
+
+// AppendRecord appends the frame of a record.
+func AppendRecord(data, payload []byte) []byte {
+	data, _ = appendFrame(data, tagRecord, payload)
+	return data
+}
+
+// AppendCheckpoint appends a checkpoint, signed by key, of the records in data.
+func AppendCheckpoint(data []byte, key *Key) ([]byte, error) {
+	w := newWalker(strings.NewReader(string(data)), "", 0)
+	if err := w.run(noContext); err != nil && !isTorn(err) {
+		return nil, err
+	}
+	c, err := key.checkpoint(&w.tree, w.last)
+	if err != nil {
+		return nil, err
+	}
+	data, _ = appendFrame(data, tagCheckpoint, []byte(c.note))
+	return data, nil
+}
