@@ -102,6 +102,10 @@ type target struct {
 	// delivered are ports that are nobody's: a packet for one counts as having
 	// arrived without anybody listening.
 	delivered bool
+
+	// stand means that the port stands for others, so that there is nothing
+	// to try from outside.
+	stand bool
 }
 
 // An exposure is a way in.

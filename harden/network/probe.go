@@ -14,7 +14,7 @@ import (
 // probesAtOnce how many of them at a time.
 const (
 	maxProbes    = 64
-	probesAtOnce = 16
+	probesAtOnce = 32
 )
 
 // A probing is what came of trying targets from all vantages.
@@ -27,7 +27,7 @@ type probing struct {
 // neither way. One to which nothing of the machine ever answered may be on the
 // wrong network altogether, so that its silence is not taken for proof.
 func (c *Config) probe(ctx context.Context, id, remedy string, targets []target) probing {
-	var tcp []target
+	var tried []target
 	for _, t := range targets {
 		network := ""
 		switch t.proto {
@@ -36,54 +36,66 @@ func (c *Config) probe(ctx context.Context, id, remedy string, targets []target)
 		case firewall.UDP:
 			network = "udp"
 		}
-		if network != "" && len(tcp) < maxProbes && !t.to.Addr().IsLinkLocalUnicast() &&
-			!slices.ContainsFunc(tcp, func(o target) bool { return o.to == t.to && o.proto == t.proto }) {
-			tcp = append(tcp, t)
+		if network != "" && !t.stand && len(tried) < maxProbes && !t.to.Addr().IsLinkLocalUnicast() &&
+			!slices.ContainsFunc(tried, func(o target) bool { return o.to == t.to && o.proto == t.proto }) {
+			tried = append(tried, t)
 		}
 	}
+	parts := make([]probing, len(c.Vantages))
+	var wg sync.WaitGroup
+	for i, vantage := range c.Vantages {
+		wg.Go(func() { parts[i] = c.probeFrom(ctx, vantage, id, remedy, tried) })
+	}
+	wg.Wait()
 	var p probing
-	for _, vantage := range c.Vantages {
-		reached := make([]Reach, len(tcp))
-		slots := make(chan struct{}, probesAtOnce)
-		var wg sync.WaitGroup
-		for i, t := range tcp {
-			wg.Go(func() {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-				reached[i], _ = vantage.Probe(ctx, t.proto.String(), t.to)
-			})
-		}
-		wg.Wait()
-		count := make(map[Reach]int)
-		for i, r := range reached {
-			t := tcp[i]
-			count[r]++
-			if r != ReachOpen || c.opened(t) {
-				continue
-			}
-			p.open.add(harden.Finding{
-				ID: id, Severity: harden.SeverityCritical, Remedy: remedy,
-				Message: fmt.Sprintf("%s answers at %s to %s", t.what, t.to, vantage.Name()),
-				Evidence: []harden.Evidence{{
-					Source: "vantage " + vantage.Name(), Observed: fmt.Sprintf("%s %s: %s", t.proto, t.to, r), Expected: "refused or silent", Level: harden.LevelProbed,
-				}},
-			})
-		}
-		closed := count[ReachRefused] + count[ReachSilent]
-		if closed == 0 {
+	for _, part := range parts {
+		p.open = append(p.open, part.open...)
+		p.evidence = append(p.evidence, part.evidence...)
+	}
+	return p
+}
+
+func (c *Config) probeFrom(ctx context.Context, vantage Vantage, id, remedy string, targets []target) (p probing) {
+	reached := make([]Reach, len(targets))
+	slots := make(chan struct{}, probesAtOnce)
+	var wg sync.WaitGroup
+	for i, t := range targets {
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			reached[i], _ = vantage.Probe(ctx, t.proto.String(), t.to)
+		})
+	}
+	wg.Wait()
+	count := make(map[Reach]int)
+	for i, r := range reached {
+		t := targets[i]
+		count[r]++
+		if r != ReachOpen || c.opened(t) {
 			continue
 		}
-		e := harden.Evidence{
-			Source:   "vantage " + vantage.Name(),
-			Observed: fmt.Sprintf("%d addresses were tried from there: %d refused, %d silent", closed, count[ReachRefused], count[ReachSilent]),
-			Level:    harden.LevelProbed,
-		}
-		if count[ReachRefused]+count[ReachOpen] == 0 && !c.answers(ctx, vantage, tcp) {
-			e.Level = harden.LevelInspected
-			e.Observed += "; nothing of the machine answers there at all, which proves little"
-		}
-		p.evidence = append(p.evidence, e)
+		p.open.add(harden.Finding{
+			ID: id, Severity: harden.SeverityCritical, Remedy: remedy,
+			Message: fmt.Sprintf("%s answers at %s to %s", t.what, t.to, vantage.Name()),
+			Evidence: []harden.Evidence{{
+				Source: "vantage " + vantage.Name(), Observed: fmt.Sprintf("%s %s: %s", t.proto, t.to, r), Expected: "refused or silent", Level: harden.LevelProbed,
+			}},
+		})
 	}
+	closed := count[ReachRefused] + count[ReachSilent]
+	if closed == 0 {
+		return p
+	}
+	e := harden.Evidence{
+		Source:   "vantage " + vantage.Name(),
+		Observed: fmt.Sprintf("%d addresses were tried from there: %d refused, %d silent", closed, count[ReachRefused], count[ReachSilent]),
+		Level:    harden.LevelProbed,
+	}
+	if count[ReachRefused]+count[ReachOpen] == 0 && !c.answers(ctx, vantage, targets) {
+		e.Level = harden.LevelInspected
+		e.Observed += "; nothing of the machine answers there at all, which proves little"
+	}
+	p.evidence = append(p.evidence, e)
 	return p
 }
 

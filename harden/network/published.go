@@ -134,6 +134,7 @@ func (m *Machine) direct(s container.Settings, subject string, a netip.Addr) []t
 	var all []target
 	for _, p := range ports {
 		t := target{proto: p.Protocol, to: addrPort(a, p.Number), what: fmt.Sprintf("%s: port %d/%s at its own address %s", subject, p.Number, p.Protocol, a)}
+		t.stand = p.Number == anyPort
 		if b, ok := published[p]; ok && !hostAddress(b).IsLoopback() {
 			// Allowing the published port may allow the container's own.
 			t.public = firewall.Port{Protocol: p.Protocol, Number: b.Host}

@@ -12,6 +12,7 @@ import (
 // the check says is what packets from the internet, from a neighbour and from a
 // private network meet.
 func TestPublishedOnTheLiveKernel(t *testing.T) {
+	t.Parallel()
 	s := open(t, lab.Config{})
 	s.cfg.Dial = nil
 	ctx := t.Context()

@@ -78,6 +78,7 @@ func (s *site) rules(t *testing.T) string {
 }
 
 func TestRemedyOnTheLiveKernel(t *testing.T) {
+	t.Parallel()
 	s := unhardened(t, time.Minute)
 	ctx := t.Context()
 	s.cfg.Vantages = []network.Vantage{vantage(s.Internet), vantage(s.Neighbour)}
@@ -149,6 +150,7 @@ func TestRemedyOnTheLiveKernel(t *testing.T) {
 
 // What nobody confirms is undone, to the byte.
 func TestRemedyNotConfirmed(t *testing.T) {
+	t.Parallel()
 	s := unhardened(t, time.Minute)
 	s.cfg.Remedy.Confirm = func(context.Context) error { return errors.New("no answer") }
 	ctx := t.Context()
@@ -172,6 +174,7 @@ func TestRemedyNotConfirmed(t *testing.T) {
 
 // The same if this process is gone before the change is verified.
 func TestRemedyAbandoned(t *testing.T) {
+	t.Parallel()
 	s := unhardened(t, 4*time.Second)
 	ctx := t.Context()
 	before := s.rules(t)
@@ -199,6 +202,7 @@ func TestRemedyAbandoned(t *testing.T) {
 
 // Another process reverts what this one has applied, committed or not.
 func TestRemedyRevert(t *testing.T) {
+	t.Parallel()
 	s := unhardened(t, time.Minute)
 	ctx := t.Context()
 	before := s.rules(t)

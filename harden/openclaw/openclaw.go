@@ -4,8 +4,11 @@
 package openclaw
 
 import (
+	"slices"
+
 	"github.com/managemyclaw/hardshell/harden"
 	"github.com/managemyclaw/hardshell/harden/container"
+	"github.com/managemyclaw/hardshell/harden/network"
 )
 
 // Where OpenClaw's image keeps what must survive; see "Docker" of its
@@ -14,7 +17,8 @@ const (
 	StateDir  = "/home/node/.openclaw"
 	ConfigDir = "/home/node/.config/openclaw"
 
-	// Port is the gateway's.
+	// Port is the gateway's. The next one is that of the sandbox for MCP apps,
+	// and the one after it that of the browser control.
 	Port = 18789
 )
 
@@ -53,22 +57,51 @@ type Deployment struct {
 	// StateDir is where the remedy writes down what it is about to do. It is
 	// required beside Control.
 	StateDir string
+
+	// Network, if set, adds the checks of who can reach the machine, points 6
+	// to 9. Start from [network.Local]. What it leaves empty is taken from the
+	// rest: the containers, the gateway's ports, where ports may be
+	// published, and the engine if it can describe its networks.
+	Network *network.Config
 }
 
 // Checks returns the checks of the deployment. Points of the framework that
 // none of them belongs to are unknown in an audit: nothing looks at them yet.
 func (d *Deployment) Checks() []harden.Check {
-	if d.Engine == nil {
-		return nil
+	var checks []harden.Check
+	var src *harden.Source[container.Container]
+	if d.Engine != nil {
+		src = container.NewSource(d.Engine, d.Containers...)
+		checks = container.Checks(src, d.Profile)
 	}
-	src := container.NewSource(d.Engine, d.Containers...)
-	checks := container.Checks(src, d.Profile)
-	if d.Control == nil {
+	if d.Control != nil && src != nil {
+		r := &container.Recreator{Control: d.Control, Source: src, Profile: d.Profile, StateDir: d.StateDir}
+		for i, c := range checks {
+			checks[i] = r.Remedy(c)
+		}
+	}
+	if d.Network == nil {
 		return checks
 	}
-	r := &container.Recreator{Control: d.Control, Source: src, Profile: d.Profile, StateDir: d.StateDir}
-	for i, c := range checks {
-		checks[i] = r.Remedy(c)
+	// That of the network looks at the packet filter, which this one cannot.
+	checks = slices.DeleteFunc(checks, func(c harden.Check) bool { return c.Info().ID == "container.loopback_leak" })
+	return append(checks, network.Checks(d.network(src))...)
+}
+
+// network completes the configuration of the network checks.
+func (d *Deployment) network(src *harden.Source[container.Container]) network.Config {
+	c := *d.Network
+	if c.Engine == nil {
+		c.Engine, _ = d.Engine.(network.Engine)
 	}
-	return checks
+	if c.Containers == nil {
+		c.Containers = src
+	}
+	if c.Ports == nil {
+		c.Ports = []uint16{Port, Port + 1, Port + 2}
+	}
+	if c.Publish == nil {
+		c.Publish = d.Profile.Publish
+	}
+	return c
 }

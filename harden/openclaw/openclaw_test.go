@@ -13,6 +13,7 @@ import (
 	"github.com/managemyclaw/hardshell/harden/container"
 	"github.com/managemyclaw/hardshell/harden/container/containertest"
 	"github.com/managemyclaw/hardshell/harden/host"
+	"github.com/managemyclaw/hardshell/harden/network"
 	"github.com/managemyclaw/hardshell/harden/openclaw"
 )
 
@@ -77,10 +78,20 @@ func TestChecks(t *testing.T) {
 		}
 	}
 	covered := make(map[harden.Point]bool)
-	for _, c := range bare {
+	leak := 0
+	networked := (&openclaw.Deployment{Engine: engine, Network: &network.Config{}}).Checks()
+	for _, c := range networked {
+		if strings.HasSuffix(c.Info().ID, ".loopback_leak") {
+			leak++
+		}
+	}
+	if err := harden.Validate(networked...); err != nil || leak != 1 {
+		t.Errorf("with the network's checks: %d of the loopback leak, %v", leak, err)
+	}
+	for _, c := range networked {
 		covered[c.Info().Point] = true
 	}
-	for p := harden.PointNonRoot; p <= harden.PointLocalhost; p++ {
+	for p := harden.PointNonRoot; p <= harden.PointTailscale; p++ {
 		if !covered[p] {
 			t.Errorf("no check covers point %v", p)
 		}

@@ -20,6 +20,9 @@ type Engine struct {
 	// "fake-engine".
 	EngineInfo container.EngineInfo
 
+	// EngineNetworks is what Networks returns.
+	EngineNetworks []container.EngineNetwork
+
 	// Run, if set, is called when a container starts, and may change what the
 	// engine says of it from then on: State and Health above all.
 	Run func(*container.Settings)
@@ -213,6 +216,15 @@ func (e *Engine) Info(ctx context.Context) (info container.EngineInfo, err error
 		return nil
 	})
 	return info, err
+}
+
+// Networks describes the networks of the engine.
+func (e *Engine) Networks(ctx context.Context) (all []container.EngineNetwork, err error) {
+	err = e.do(ctx, func() error {
+		all = slices.Clone(e.EngineNetworks)
+		return nil
+	})
+	return all, err
 }
 
 // Containers implements [container.Engine].
