@@ -78,6 +78,9 @@ const (
 // Chains of different tables that have the same hook and priority are in an
 // order that the kernel does not tell: where it matters, the fate is unknown.
 //
+// The kernel is Linux 5.7 or later; earlier ones hide at postrouting which
+// interface a packet came in by.
+//
 // What is not a packet filter is left out: reverse path and martian filters, the
 // forwarding switch, which is taken to be on, sockets, and IPsec. Rules of the
 // bridge family are not understood, and taken to be able to drop whatever comes

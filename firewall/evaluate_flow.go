@@ -136,7 +136,6 @@ func (f *flow) receive(d *Decision) ending {
 		}
 		return e
 	}
-	f.in = "" // postrouting has no interface of entry
 	return f.leave()
 }
 
@@ -147,6 +146,13 @@ func (f *flow) send(d *Decision) ending {
 		return e
 	}
 	f.out = way.out
+	switch way.kind {
+	case RouteLocal, RouteAnycast:
+		f.out = "lo" // whichever interface has the address
+	case RouteBroadcast, RouteMulticast:
+		f.puzzle("what the machine itself sends to many goes several ways")
+		return FateUnknown
+	}
 	if e := f.atHook("output"); e != FateAccept {
 		return e
 	}
@@ -154,7 +160,7 @@ func (f *flow) send(d *Decision) ending {
 	if way, e = f.route(""); e != FateAccept {
 		return e
 	}
-	f.out = way.out
+	f.out = way.out // the rules at output go on seeing the old one
 	if !way.local() {
 		d.Out = way.out
 		return f.leave()
@@ -488,6 +494,9 @@ func (f *flow) base(t *Table, c *Chain) ending {
 	table, chain := f.table, f.chain
 	defer func() { f.table, f.chain = table, chain }()
 	f.table, f.chain = t, c
+	if t.perhaps && !harmless(t) && !f.choose("flags of the table", "nft does not tell whether table "+t.String()+" is dormant") {
+		return FateAccept
+	}
 	v := f.through(c, 0)
 	switch v.kind {
 	case accept:

@@ -14,6 +14,18 @@ type tuple struct {
 // tuples returns what is known of the connection's two directions: addresses as
 // the side that asked wrote them, and as the side that answers will.
 func (f *flow) tuples() (original, reply tuple) {
+	original, reply = f.directions()
+	switch f.packet.Protocol {
+	case TCP, UDP, SCTP:
+	default: // others have something else in place of the ports
+		for _, t := range []*tuple{&original, &reply} {
+			t.sport, t.dport = unknownValue.numeric(), unknownValue.numeric()
+		}
+	}
+	return original, reply
+}
+
+func (f *flow) directions() (original, reply tuple) {
 	p := f.packet
 	unknown := tuple{src: unknownValue, dst: unknownValue, sport: unknownValue.numeric(), dport: unknownValue.numeric()}
 	if p.Reply {

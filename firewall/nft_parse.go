@@ -86,7 +86,13 @@ func (p *nftParser) object(pass, kind string, raw json.RawMessage) error {
 		}
 		t := &Table{Family: o.Family, Name: o.Name, chains: make(map[string]*Chain), sets: make(map[string]*nftSet)}
 		for _, f := range stringsOf(o.Flags) {
-			t.dormant = t.dormant || f == "dormant"
+			switch f {
+			case "dormant":
+				t.dormant = true
+			case "owner", "persist":
+			default: // nft 1.0.6 writes the family in place of the flags
+				t.perhaps = true
+			}
 		}
 		p.tables[[2]string{o.Family, o.Name}] = t
 		p.list = append(p.list, t)

@@ -78,6 +78,9 @@ func (c *nftCompiler) statement(v any) {
 		if verdict.chain != "" {
 			c.jumpTo(verdict.chain)
 		}
+		if key == "reject" {
+			c.refusable(m)
+		}
 		if kind != "" {
 			c.do(kind, constantly(verdict))
 		}
@@ -114,6 +117,23 @@ func (c *nftCompiler) statement(v any) {
 		c.blindAction("statement " + statementText(v))
 	}
 	_ = ok
+}
+
+// refusable asks for the protocol that a refusal implies: nft does not list the
+// question if the refusal follows it.
+func (c *nftCompiler) refusable(m map[string]any) {
+	var ask func(*flow) tri
+	switch m["type"] {
+	case "tcp reset":
+		ask = isProtocol(TCP)
+	case "icmp":
+		ask = func(f *flow) tri { return triOf(f.is4()) }
+	case "icmpv6":
+		ask = func(f *flow) tri { return triOf(!f.is4()) }
+	default:
+		return
+	}
+	c.rule.ops = append(c.rule.ops, op{match: ask})
 }
 
 func constantly(v verdict) func(*flow) verdict { return func(*flow) verdict { return v } }

@@ -49,7 +49,8 @@ type Table struct {
 
 	chains     map[string]*Chain
 	sets       map[string]*nftSet
-	dormant    bool
+	dormant    bool // its chains are not called
+	perhaps    bool // it may be dormant
 	flowtables bool
 }
 

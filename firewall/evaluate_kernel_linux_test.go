@@ -1,0 +1,206 @@
+package firewall
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// packetsPerRuleset is how many packets meet a random rule set.
+const packetsPerRuleset = 150
+
+// TestEvaluateAgainstKernel sends random packets through random rules of all
+// kinds at once, in the kernel and in the evaluator. Where the evaluator has an
+// answer it must be the kernel's.
+//
+// HARDSHELL_EVALUATE_PAIRS says how many pairs of rule set and packet, and
+// HARDSHELL_EVALUATE_SEED repeats a run.
+func TestEvaluateAgainstKernel(t *testing.T) {
+	pairs := 12000
+	if testing.Short() {
+		pairs = 1500
+	}
+	if n, err := strconv.Atoi(os.Getenv("HARDSHELL_EVALUATE_PAIRS")); err == nil {
+		pairs = n
+	}
+	seed := uint64(time.Now().UnixNano())
+	if n, err := strconv.ParseUint(os.Getenv("HARDSHELL_EVALUATE_SEED"), 10, 64); err == nil {
+		seed = n
+	}
+	_, err := exec.LookPath("iptables-legacy-restore")
+	legacy := err == nil
+	defer os.Remove(lockFile)
+
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, 1))}
+	tally := make(map[string]int)
+	var w *world
+	for done, round := 0, 0; done < pairs; round++ {
+		if w == nil || g.next > 20000 { // before the connections' ports repeat
+			w = newWorld(t)
+			g.next = 0
+		}
+		done += kernelRound(t, w, g, legacy, tally, fmt.Sprintf("seed %d, round %d", seed, round))
+		if t.Failed() {
+			return
+		}
+	}
+	t.Logf("seed %d: %d pairs, without a disagreement: %v", seed, pairs, tally)
+	if tally["unknown"] > pairs/4 {
+		t.Errorf("%d of %d pairs are unknown: that proves little", tally["unknown"], pairs)
+	}
+}
+
+// ruleText is what a round loads, by the program that loads it.
+type ruleText struct{ program, text string }
+
+func (g *generator) ruleset(legacy bool) []ruleText {
+	mode := g.IntN(8)
+	text := []ruleText{{"nft", "flush ruleset\n"}}
+	if mode&1 != 0 || mode == 0 {
+		text = append(text, ruleText{"iptables-nft-restore", g.iptables(false)}, ruleText{"ip6tables-nft-restore", g.iptables(true)})
+	}
+	if mode&2 != 0 {
+		text[0].text += g.nft()
+	}
+	if legacy {
+		four, six := emptyTables, emptyTables
+		if mode&4 != 0 {
+			four, six = g.iptables(false), g.iptables(true)
+		}
+		text = append(text, ruleText{"iptables-legacy-restore", four}, ruleText{"ip6tables-legacy-restore", six})
+	}
+	return text
+}
+
+const emptyTables = "*raw\n:PREROUTING ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n" +
+	"*mangle\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\nCOMMIT\n" +
+	"*nat\n:PREROUTING ACCEPT\n:INPUT ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\nCOMMIT\n" +
+	"*filter\n:INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\nCOMMIT\n"
+
+func kernelRound(t *testing.T, w *world, g *generator, legacy bool, tally map[string]int, name string) int {
+	t.Helper()
+	g.quiet = g.chance(50)
+	loaded := g.ruleset(legacy)
+	var rules *Ruleset
+	var routing *Routing
+	var seen map[uint32]sighting
+	packets := make(map[uint32]Packet)
+	var err error
+	w.do(func() {
+		for i := range loaded {
+			if err = w.load(&loaded[i]); err != nil {
+				return
+			}
+		}
+		if routing, err = ReadRouting(t.Context(), worldRunner{w}); err != nil {
+			return
+		}
+		if rules, err = Read(t.Context(), worldRunner{w}); err != nil {
+			return
+		}
+		if _, err = w.collect(); err != nil { // what is left over
+			return
+		}
+		for range packetsPerRuleset {
+			p, id := g.packet()
+			packets[id] = p
+			if e := w.send(p, id, tcpSYN); e != nil && p.In != "" {
+				err = fmt.Errorf("%v: %w", p, e)
+				return
+			}
+		}
+		seen, err = w.collect()
+	})
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	wrong := 0
+	for id, p := range packets {
+		d := rules.Evaluate(routing, p)
+		tally[d.Fate.String()]++
+		if why := disagreement(d, seen[id], p, g.quiet); why != "" {
+			if wrong++; wrong > 1 {
+				continue // one is enough to look at
+			}
+			var b strings.Builder
+			for _, s := range d.Steps {
+				fmt.Fprintf(&b, "  %s %v\n", s.Hook, s)
+			}
+			for _, text := range loaded {
+				fmt.Fprintf(&b, "--- %s\n%s", text.program, text.text)
+			}
+			t.Errorf("%s: %v: %s\nevaluated: %v to %v, local %v, out %q\nkernel: %v\n%s", name, p, why, d.Fate, d.To, d.Local, d.Out, seen[id], &b)
+		}
+	}
+	if wrong > 1 {
+		t.Errorf("%d more packets of the round disagree", wrong-1)
+	}
+	return len(packets)
+}
+
+var badLine = regexp.MustCompile(`(?m)(?:^/dev/stdin:|line:? )(\d+)`)
+
+// load has a program load its rules, without those that it says make no sense.
+func (w *world) load(text *ruleText) error {
+	args := []string{"-f", "-"}
+	if text.program != "nft" {
+		args = nil
+	}
+	for {
+		out, err := w.tool(text.text, text.program, args...)
+		if err == nil {
+			return nil
+		}
+		lines := strings.Split(text.text, "\n")
+		bad := badLine.FindAllStringSubmatch(out, -1)
+		for _, m := range bad {
+			n, _ := strconv.Atoi(m[1])
+			if line := lines[n-1]; strings.HasPrefix(line, "-A") || strings.HasPrefix(line, "\t\t") && !strings.Contains(line, " hook ") {
+				lines[n-1] = ""
+			} else {
+				bad = nil
+			}
+		}
+		if len(bad) == 0 {
+			return fmt.Errorf("%w\n%s", err, text.text)
+		}
+		text.text = strings.Join(lines, "\n")
+	}
+}
+
+// disagreement says how a decision differs from what the kernel did.
+func disagreement(d Decision, s sighting, p Packet, quiet bool) string {
+	if s.fate == FateUnknown { // nothing was seen of it
+		s.fate = FateDrop
+	}
+	switch {
+	case d.Fate == FateUnknown:
+		if d.Why == "" {
+			return "unknown without a reason"
+		}
+		return ""
+	case d.Fate.Closed() && s.fate.Closed() && (p.In == "" || !quiet || strings.Contains(fmt.Sprint(d.Steps), "not understood")):
+		return "" // a refusal is not seen where the machine sends to itself, or the rules stop it
+	case d.Fate != s.fate:
+		return "another fate"
+	case d.Fate == FateAccept && (d.Local != s.local || !s.local && d.Out != s.out):
+		return "another way"
+	case d.Fate == FateAccept && d.To != s.to:
+		return "another end"
+	}
+	return ""
+}
+
+// worldRunner runs programs on the machine of a world, on its thread.
+type worldRunner struct{ w *world }
+
+func (r worldRunner) Run(ctx context.Context, stdin []byte, name string, args ...string) ([]byte, error) {
+	return Programs{}.Run(ctx, stdin, name, args...)
+}
