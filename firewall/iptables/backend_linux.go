@@ -276,8 +276,8 @@ func filled(rs ruleset, c chain) bool {
 
 // jumpFirst has the parent jump to the chain before anything else, and once.
 func (s *session) jumpFirst(f family, rs ruleset, c chain) error {
-	at := rs.jumps(c.table, c.parent, c.name)
-	if len(at) == 1 && at[0] == 1 {
+	at, first := rs.jumps(c.table, c.parent, c.name)
+	if first && len(at) == 1 {
 		return nil
 	}
 	ipt, err := s.goIPTables(f)
@@ -285,7 +285,7 @@ func (s *session) jumpFirst(f family, rs ruleset, c chain) error {
 		return err
 	}
 	shift := 0
-	if len(at) == 0 || at[0] != 1 {
+	if !first {
 		// Before the others go, so that there always is one.
 		if err := ipt.Insert(c.table, c.parent, 1, "-j", c.name); err != nil {
 			return explain(err)
@@ -304,7 +304,7 @@ func (s *session) jumpFirst(f family, rs ruleset, c chain) error {
 
 // remove takes away the jumps to a chain of ours, and the chain.
 func (s *session) remove(f family, rs ruleset, c chain) error {
-	at := rs.jumps(c.table, c.parent, c.name)
+	at, _ := rs.jumps(c.table, c.parent, c.name)
 	if len(at) == 0 && !rs.has(c.table, c.name) {
 		return nil
 	}

@@ -50,15 +50,18 @@ func (rs ruleset) has(table, chain string) bool {
 	return ok
 }
 
-// jumps returns where in a chain there are rules that jump to another one and
-// have no other condition, beginning with 1.
-func (rs ruleset) jumps(table, parent, name string) (at []int) {
+// jumps returns where in a chain there are rules that jump to another one,
+// beginning with 1, and whether the first rule of all does so unconditionally.
+func (rs ruleset) jumps(table, parent, name string) (at []int, first bool) {
 	for i, rule := range rs[table][parent] {
-		if rule == "-j "+name {
+		fields := strings.Fields(rule)
+		k := slices.Index(fields, name)
+		if k > 0 && (fields[k-1] == "-j" || fields[k-1] == "-g") {
 			at = append(at, i+1)
+			first = first || i == 0 && rule == "-j "+name
 		}
 	}
-	return at
+	return at, first
 }
 
 // mentions reports whether a rule of the table jumps to the chain at all.
@@ -131,11 +134,11 @@ func (c chain) drift(rs ruleset) []string {
 			differ("chain %s: rule %d is %s, want %s", c.name, i+1, have[i], c.rules[i])
 		}
 	}
-	switch at := rs.jumps(c.table, c.parent, c.name); {
+	switch at, first := rs.jumps(c.table, c.parent, c.name); {
 	case len(at) == 0:
 		differ("chain %s does not jump to %s", c.parent, c.name)
-	case at[0] != 1:
-		differ("chain %s jumps to %s only after %d other rules", c.parent, c.name, at[0]-1)
+	case !first:
+		differ("chain %s does not jump to %s at once, but in rule %d, or not always", c.parent, c.name, at[0])
 	case len(at) > 1:
 		differ("chain %s jumps to %s %d times", c.parent, c.name, len(at))
 	}
