@@ -3,7 +3,7 @@
 #
 #   What is guarded:   @WHAT@
 #   Undo it now:       sh @SCRIPT@ restore
-#   Is it running:     cat @DIR@/running     (process, start time)
+#   Is it running:     cat @DIR@/running     (process, when it started)
 #   What it has done:  cat @DIR@/log
 #
 # It is started by "watch" before the change is made, in a session of its own,
@@ -55,7 +55,7 @@ file() { # N PATH
         [ ! -e "$2" ]
         return
     fi
-    [ -e "$dir/file.$1" ] || return 1
+    [ -e "$dir/file.$1" ] && [ ! -d "$2" ] || return 1
     same_file "$dir/file.$1" "$2" && return 0
     mkdir -p -- "${2%/*}/" &&
         cp -a -- "$dir/file.$1" "$2.hardshell-guard" &&
@@ -278,7 +278,8 @@ decide() {
 
 running() {
     start=$(sed 's/.*) //' "/proc/$$/stat" | cut -d ' ' -f 20)
-    printf '%s %s %s\n' "$$" "$start" "${1-0}" >"$dir/running.$$" && mv -f -- "$dir/running.$$" "$dir/running"
+    read -r boot </proc/sys/kernel/random/boot_id
+    printf '%s %s %s %s\n' "$$" "$start" "${1-0}" "$boot" >"$dir/running.$$" && mv -f -- "$dir/running.$$" "$dir/running"
 }
 
 watch() {

@@ -25,7 +25,8 @@ type process struct {
 // running is what a watchdog writes when it starts.
 type running struct {
 	process
-	deadline int64 // hundredths of a second since the machine started; 0 if it restores at once
+	deadline int64  // hundredths of a second since the machine started; 0 if it restores at once
+	boot     string // of the machine
 }
 
 func readRunning(dir string) (running, error) {
@@ -34,7 +35,7 @@ func readRunning(dir string) (running, error) {
 		return running{}, fmt.Errorf("guard: %w", err)
 	}
 	f := strings.Fields(string(data))
-	if len(f) != 3 {
+	if len(f) != 4 {
 		return running{}, fmt.Errorf("guard: %s/%s: %q is not what a watchdog writes", dir, runningFile, data)
 	}
 	pid, err := strconv.Atoi(f[0])
@@ -42,7 +43,7 @@ func readRunning(dir string) (running, error) {
 	if err := errors.Join(err, err2); err != nil {
 		return running{}, fmt.Errorf("guard: %s/%s: %w", dir, runningFile, err)
 	}
-	return running{process{PID: pid, Start: f[1]}, deadline}, nil
+	return running{process{PID: pid, Start: f[1]}, deadline, f[3]}, nil
 }
 
 // process looks at a process; alive is false if there is none.

@@ -84,7 +84,14 @@ func newSite(t *testing.T) *site {
 			}()
 		}
 	}()
-	// What is there before: rules of all kinds, so that there is something to lose.
+	s.fill()
+	return s
+}
+
+// fill makes what is there before: rules of all kinds, so that there is
+// something to lose.
+func (s *site) fill() {
+	s.Helper()
 	s.sh(`
 		iptables-nft -N ts-input
 		iptables-nft -A ts-input -i tailscale0 -m comment --comment 'a -j OWN "quoted" comment' -j ACCEPT
@@ -104,7 +111,6 @@ func newSite(t *testing.T) *site {
 		nft add set inet own ports '{ type inet_service; elements = { 1, 2 }; }'
 		nft add chain inet own c '{ type filter hook input priority -5; policy accept; }'
 		nft add rule inet own c tcp dport @ports counter drop comment '"own"'`)
-	return s
 }
 
 func (s *site) guard(window time.Duration) *guard.Guard {

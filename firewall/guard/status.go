@@ -171,18 +171,18 @@ func (g *Guard) status(ctx context.Context, id string) (Status, error) {
 	if failed, err := os.ReadFile(filepath.Join(dir, failedFile)); err == nil {
 		st.Failed = strings.FieldsFunc(string(failed), func(c rune) bool { return c == '\n' })
 	}
-	return st, g.judge(ctx, dir, r, &st)
+	return st, g.judge(ctx, dir, r, boot, &st)
 }
 
 // judge finds out the state.
-func (g *Guard) judge(ctx context.Context, dir string, r record, st *Status) error {
+func (g *Guard) judge(ctx context.Context, dir string, r record, boot string, st *Status) error {
 	run, err := readRunning(dir)
 	started := err == nil
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	alive := false
-	if started && !st.Rebooted {
+	if started && run.boot == boot {
 		if alive, err = g.alive(ctx, run.process); err != nil {
 			return err
 		}
