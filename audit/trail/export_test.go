@@ -78,3 +78,45 @@ func AppendCheckpoint(data []byte, key *Key) ([]byte, error) {
 	data, _ = appendFrame(data, tagCheckpoint, []byte(c.note))
 	return data, nil
 }
+
+// A FaultyDisk fails at the call with the given number, counted from 0 over all
+// methods but Close.
+type FaultyDisk struct {
+	disk
+	Calls int
+	Fail  func(call int, method string, p []byte) (n int, err error)
+}
+
+func (d *FaultyDisk) fault(method string, p []byte) (int, error) {
+	d.Calls++
+	return d.Fail(d.Calls-1, method, p)
+}
+
+func (d *FaultyDisk) WriteAt(p []byte, off int64) (int, error) {
+	if n, err := d.fault("write", p); err != nil {
+		m, _ := d.disk.WriteAt(p[:n], off)
+		return m, err
+	}
+	return d.disk.WriteAt(p, off)
+}
+
+func (d *FaultyDisk) Truncate(size int64) error {
+	if _, err := d.fault("truncate", nil); err != nil {
+		return err
+	}
+	return d.disk.Truncate(size)
+}
+
+func (d *FaultyDisk) Sync() error {
+	if _, err := d.fault("sync", nil); err != nil {
+		return err
+	}
+	return d.disk.Sync()
+}
+
+// Break makes the file that l writes to fail.
+func (l *Log) Break(fail func(call int, method string, p []byte) (int, error)) *FaultyDisk {
+	d := &FaultyDisk{disk: l.store.file, Fail: fail}
+	l.store.file = d
+	return d
+}

@@ -46,6 +46,9 @@ func newWalker(r io.Reader, file string, first int64) *walker {
 // thing that is not as it should be. After DamageTorn, w.last and w.sealed say
 // what is good.
 func (w *walker) run(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("trail: %s: %w", w.file, err)
+	}
 	if err := w.begin(); err != nil {
 		return err
 	}
