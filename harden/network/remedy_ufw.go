@@ -21,6 +21,9 @@ func (r *Remedy) ufw(ctx context.Context, v *host.View, m *Machine) (harden.Plan
 	switch {
 	case r.Guard == nil:
 		return harden.Plan{Manual: []string{enableUFW}}, nil
+	case errors.Is(m.EngineErr, ErrElsewhere), errors.Is(m.EngineErr, ErrWhere):
+		// It is another machine's firewall, as far as the agent is concerned.
+		return harden.Plan{Manual: []string{"run this where the engine is: " + m.EngineErr.Error()}}, nil
 	case s == nil || !s.Installed:
 		return harden.Plan{Manual: []string{"install UFW, and plan again: apt install ufw"}}, nil
 	case !s.Enabled && m.Host.other() != "":
