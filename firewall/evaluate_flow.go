@@ -313,9 +313,9 @@ func (f *flow) device(hook, name string) ending {
 			continue
 		}
 		for _, c := range t.Chains {
-			if c.Hook == hook && slices.ContainsFunc(c.Devices, func(d string) bool {
+			if c.Hook == hook && (len(c.Devices) == 0 || slices.ContainsFunc(c.Devices, func(d string) bool {
 				return interfacePattern(d, "*").match(named(name)) == yes
-			}) {
+			})) {
 				list = append(list, entry{priority: c.Priority, table: t, chain: c})
 			}
 		}
@@ -494,6 +494,9 @@ func (f *flow) base(t *Table, c *Chain) ending {
 	table, chain := f.table, f.chain
 	defer func() { f.table, f.chain = table, chain }()
 	f.table, f.chain = t, c
+	if c.lacksDevices() && !harmless(t) && !f.choose("devices of the chain", "nft does not tell which devices chain "+c.Name+" of table "+t.String()+" is bound to") {
+		return FateAccept
+	}
 	if t.perhaps && !harmless(t) && !f.choose("flags of the table", "nft does not tell whether table "+t.String()+" is dormant") {
 		return FateAccept
 	}

@@ -84,7 +84,7 @@ type Chain struct {
 	Policy string
 
 	// Devices are the interfaces that a chain of hook "ingress" or "egress"
-	// is bound to.
+	// is bound to. It is empty where the listing does not tell.
 	Devices []string
 
 	Rules []*Rule

@@ -36,6 +36,13 @@ func readOnce(ctx context.Context, run Runner) (_ *Ruleset, settled bool, err er
 	if err != nil {
 		return nil, false, err
 	}
+	if nft != nil && nft.lacksDetails() {
+		text, err := run.Run(ctx, nil, "nft", "list", "ruleset")
+		if err != nil {
+			return nil, false, fmt.Errorf("firewall: cannot list the rules in the kernel: %w", err)
+		}
+		nft.addDetails(text)
+	}
 	ipt := &Ruleset{}
 	for _, family := range []string{"ip", "ip6"} {
 		part, err := r.iptables(ctx, family)
