@@ -413,6 +413,7 @@ type sighting struct {
 	fate  Fate
 	local bool
 	out   string
+	from  netip.AddrPort
 	to    netip.AddrPort
 }
 
@@ -428,29 +429,29 @@ func (s sighting) String() string {
 
 // decode reads a packet: whose it is, where it goes, and whether it refuses
 // another rather than being it.
-func decode(b []byte) (id uint32, to netip.AddrPort, refusal, ok bool) {
+func decode(b []byte) (id uint32, from, to netip.AddrPort, refusal, ok bool) {
 	if len(b) < 20 {
 		return
 	}
 	var proto Protocol
-	var dst netip.Addr
+	var src, dst netip.Addr
 	switch b[0] >> 4 {
 	case 4:
-		proto, dst = Protocol(b[9]), netip.AddrFrom4([4]byte(b[16:20]))
+		proto, src, dst = Protocol(b[9]), netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20]))
 		b = b[int(b[0]&15)*4:]
 	case 6:
 		if len(b) < 40 {
 			return
 		}
-		proto, dst = Protocol(b[6]), netip.AddrFrom16([16]byte(b[24:40]))
+		proto, src, dst = Protocol(b[6]), netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
 		b = b[40:]
 	default:
 		return
 	}
-	return decodeL4(proto, dst, b)
+	return decodeL4(proto, src, dst, b)
 }
 
-func decodeL4(proto Protocol, dst netip.Addr, b []byte) (id uint32, to netip.AddrPort, refusal, ok bool) {
+func decodeL4(proto Protocol, src, dst netip.Addr, b []byte) (id uint32, from, to netip.AddrPort, refusal, ok bool) {
 	if len(b) < 12 {
 		return
 	}
@@ -465,24 +466,24 @@ func decodeL4(proto Protocol, dst netip.Addr, b []byte) (id uint32, to netip.Add
 				id = binary.BigEndian.Uint32(b[8:]) - 1
 			}
 		}
-		return id, netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[2:])), refusal, true
+		return id, netip.AddrPortFrom(src, binary.BigEndian.Uint16(b)), netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[2:])), refusal, true
 	case UDP:
-		return binary.BigEndian.Uint32(b[8:]), netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[2:])), false, true
+		return binary.BigEndian.Uint32(b[8:]), netip.AddrPortFrom(src, binary.BigEndian.Uint16(b)), netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[2:])), false, true
 	case ICMP:
 		switch b[0] {
 		case 3:
-			id, _, _, ok = decode(b[8:])
-			return id, to, true, ok
+			id, _, _, _, ok = decode(b[8:])
+			return id, from, to, true, ok
 		case 8:
-			return binary.BigEndian.Uint32(b[8:]), netip.AddrPortFrom(dst, 0), false, true
+			return binary.BigEndian.Uint32(b[8:]), netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst, 0), false, true
 		}
 	case ICMPv6:
 		switch b[0] {
 		case 1:
-			id, _, _, ok = decode(b[8:])
-			return id, to, true, ok
+			id, _, _, _, ok = decode(b[8:])
+			return id, from, to, true, ok
 		case 128:
-			return binary.BigEndian.Uint32(b[8:]), netip.AddrPortFrom(dst, 0), false, true
+			return binary.BigEndian.Uint32(b[8:]), netip.AddrPortFrom(src, 0), netip.AddrPortFrom(dst, 0), false, true
 		}
 	}
 	return
@@ -503,13 +504,13 @@ func (w *world) collect() (map[uint32]sighting, error) {
 	buf, oob := make([]byte, 2048), make([]byte, 256)
 	for _, l := range w.local {
 		for {
-			n, oobn, _, _, err := syscall.Recvmsg(l.fd, buf, oob, 0)
+			n, oobn, _, peer, err := syscall.Recvmsg(l.fd, buf, oob, 0)
 			if err != nil {
 				break
 			}
 			if !l.v6 {
-				if id, to, refusal, ok := decode(buf[:n]); ok && !refusal {
-					note(id, sighting{fate: FateAccept, local: true, to: to})
+				if id, from, to, refusal, ok := decode(buf[:n]); ok && !refusal {
+					note(id, sighting{fate: FateAccept, local: true, from: from, to: to})
 				}
 				continue
 			}
@@ -519,9 +520,9 @@ func (w *world) collect() (map[uint32]sighting, error) {
 			}
 			for _, m := range messages {
 				if m.Header.Level == syscall.IPPROTO_IPV6 && m.Header.Type == syscall.IPV6_PKTINFO {
-					dst := netip.AddrFrom16([16]byte(m.Data[:16]))
-					if id, to, refusal, ok := decodeL4(l.proto, dst, buf[:n]); ok && !refusal {
-						note(id, sighting{fate: FateAccept, local: true, to: to})
+					src, dst := netip.AddrFrom16(peer.(*syscall.SockaddrInet6).Addr), netip.AddrFrom16([16]byte(m.Data[:16]))
+					if id, from, to, refusal, ok := decodeL4(l.proto, src, dst, buf[:n]); ok && !refusal {
+						note(id, sighting{fate: FateAccept, local: true, from: from, to: to})
 					}
 				}
 			}
@@ -532,21 +533,21 @@ func (w *world) collect() (map[uint32]sighting, error) {
 		out string
 	}{{w.atOutside, "eth0"}, {w.atInside, "br0"}} {
 		for {
-			n, from, err := syscall.Recvfrom(end.fd, buf, 0)
+			n, link, err := syscall.Recvfrom(end.fd, buf, 0)
 			if err != nil {
 				break
 			}
-			if l, ok := from.(*syscall.SockaddrLinklayer); !ok || l.Pkttype == syscall.PACKET_OUTGOING || n < 14 {
+			if l, ok := link.(*syscall.SockaddrLinklayer); !ok || l.Pkttype == syscall.PACKET_OUTGOING || n < 14 {
 				continue
 			}
-			id, to, refusal, ok := decode(buf[14:n])
+			id, from, to, refusal, ok := decode(buf[14:n])
 			if !ok {
 				continue
 			}
 			if refusal {
 				note(id, sighting{fate: FateReject})
 			} else {
-				note(id, sighting{fate: FateAccept, out: end.out, to: to})
+				note(id, sighting{fate: FateAccept, out: end.out, from: from, to: to})
 			}
 		}
 	}
