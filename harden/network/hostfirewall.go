@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -59,7 +58,7 @@ func (h *HostFirewall) ufwOff() string {
 		return "UFW is not enabled"
 	case !h.UFW.V4.Active:
 		return "UFW is enabled, and its rules are not in the kernel"
-	case !h.UFW.V6.Active:
+	case !h.UFW.V6.Active && h.UFW.IPv6:
 		return "UFW is enabled, and its rules for IPv6 are not in the kernel"
 	}
 	return ""
@@ -149,7 +148,7 @@ func (c *Config) judgeUFWKernel(_ context.Context, m Machine) (harden.Verdict, e
 	for _, a := range m.reachable() {
 		for _, proto := range []firewall.Protocol{firewall.TCP, firewall.UDP} {
 			for _, port := range unusedPorts {
-				if c.meant(&m, firewall.Port{Protocol: proto, Number: port}) {
+				if m.inUse(firewall.Port{Protocol: proto, Number: port}) {
 					continue
 				}
 				targets = append(targets, target{
@@ -162,7 +161,7 @@ func (c *Config) judgeUFWKernel(_ context.Context, m Machine) (harden.Verdict, e
 	if len(targets) == 0 && len(m.outside()) > 0 {
 		return v.verdict(fmt.Errorf("the machine has no address, or no port is left, to judge the firewall by"))
 	}
-	t := c.try(&m, targets)
+	t := c.try(&m, targets, m.meant)
 	slices.SortFunc(t.open, byWhat)
 	families := make(map[bool]bool)
 	for _, x := range t.open { // one for each family shows enough
@@ -187,14 +186,20 @@ func (c *Config) judgeUFWKernel(_ context.Context, m Machine) (harden.Verdict, e
 	return v.verdict(joined(t.unknown), pass...)
 }
 
-// meant reports whether a port is in use, or somebody means it to be open.
-func (c *Config) meant(m *Machine, p firewall.Port) bool {
-	for _, l := range m.Listeners {
-		if l.Protocol == p.Protocol && l.Addr.Port() == p.Number {
-			return true
-		}
+// inUse reports whether something listens on a port.
+func (m *Machine) inUse(p firewall.Port) bool {
+	return slices.ContainsFunc(m.Listeners, func(l Listener) bool { return l.Protocol == p.Protocol && l.Addr.Port() == p.Number })
+}
+
+// meant reports whether a rule of UFW's that says what it is for lets a sender
+// reach a target.
+func (m *Machine) meant(s sender, t target) bool {
+	u := m.Host.UFW
+	if u == nil || !u.Enabled {
+		return false
 	}
-	return m.Host.UFW != nil && m.Host.UFW.Enabled && len(m.Host.UFW.Admits(p, "", netip.Addr{})) > 0
+	by := u.Admits(firewall.Port{Protocol: t.proto, Number: t.to.Port()}, s.in, s.addr)
+	return slices.ContainsFunc(by, func(r ufw.Rule) bool { return !m.anything(r) })
 }
 
 // judgeUFWRules judges whether UFW's rules name what they admit.
@@ -234,7 +239,7 @@ func (c *Config) judgeUFWRules(_ context.Context, m Machine) (harden.Verdict, er
 		})
 	}
 	loaded := inspected("the rules in the kernel", fmt.Sprintf("UFW's %d rules that let something in each name a port, a sender, or an interface", admitting), "")
-	if !s.V4.Active || !s.V6.Active || len(s.V4.Extra)+len(s.V6.Extra) > 0 {
+	if !s.V4.Active || s.IPv6 && !s.V6.Active || len(s.V4.Extra)+len(s.V6.Extra) > 0 {
 		loaded.Level = harden.LevelDeclared // the kernel's are others; network.ufw_kernel says which
 	}
 	return v.verdict(nil, loaded)

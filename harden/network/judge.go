@@ -23,7 +23,11 @@ type violations []harden.Finding
 func (v *violations) add(f harden.Finding) {
 	for i, o := range *v {
 		if o.ID == f.ID && o.Subject == f.Subject && o.Message == f.Message {
-			(*v)[i].Evidence = append(slices.Clone(o.Evidence), f.Evidence...)
+			for _, e := range f.Evidence {
+				if !slices.Contains(o.Evidence, e) {
+					(*v)[i].Evidence = append(slices.Clone((*v)[i].Evidence), e)
+				}
+			}
 			return
 		}
 	}

@@ -133,6 +133,18 @@ func reaches(ctx context.Context, from *lab.Machine, to string) bool {
 	return err == nil
 }
 
+// connects reports whether a machine of the lab gets a connection.
+func connects(ctx context.Context, from *lab.Machine, to string) bool {
+	ctx, cancel := context.WithTimeout(ctx, 350*time.Millisecond)
+	defer cancel()
+	conn, err := from.Dial(ctx, "tcp", to)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
 func show(r harden.Result) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %v %v %s %s", r.Info.ID, r.Status, r.Level, r.Reason, r.Detail)

@@ -121,20 +121,20 @@ func (c *Config) judgeLocalhost(ctx context.Context, m Machine) (harden.Verdict,
 // agentProcesses returns whose container each process of the agent's is that
 // is in the machine's network namespace, and whether there is such a
 // container.
-func agentProcesses(m *Machine) (members map[int]string, any bool) {
+func agentProcesses(m *Machine) (members map[int]string, onHost bool) {
 	members = make(map[int]string)
 	for _, a := range m.Agents {
-		any = any || a.NetworkMode == "host"
+		onHost = onHost || a.NetworkMode == "host"
 		if a.Kernel == nil {
 			continue
 		}
 		for _, p := range a.Kernel.Processes {
 			if p.Namespaces["net"] == m.Namespace {
-				members[p.PID], any = a.Subject(), true
+				members[p.PID], onHost = a.Subject(), true
 			}
 		}
 	}
-	return members, any
+	return members, onHost
 }
 
 func named(name, otherwise string) string {
@@ -223,7 +223,7 @@ func (c *Config) judgeLeak(ctx context.Context, m Machine) (harden.Verdict, erro
 		return harden.Verdict{}, m.PathErr
 	}
 	var v violations
-	t := c.try(&m, targets)
+	t := c.try(&m, targets, nil)
 	slices.SortFunc(t.open, byWhat)
 	for _, x := range t.open {
 		subject, rest, _ := strings.Cut(x.target.what, ": ")

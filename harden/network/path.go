@@ -124,8 +124,9 @@ type trial struct {
 	unknown []error
 }
 
-// try sends a packet from every sender to every target.
-func (c *Config) try(m *Machine, targets []target) trial {
+// try sends a packet from every sender to every target, except those that skip,
+// if it is not nil, leaves out.
+func (c *Config) try(m *Machine, targets []target, skip func(sender, target) bool) trial {
 	var t trial
 	if len(m.outside()) == 0 {
 		t.unknown = append(t.unknown, errNoOutside)
@@ -140,6 +141,9 @@ func (c *Config) try(m *Machine, targets []target) trial {
 		found, doubts := 0, 0
 		for _, s := range by[tg.to.Addr().Is6()] {
 			if tg.public.Number != 0 && c.allows(tg.public, s.addr, s.in) {
+				continue
+			}
+			if skip != nil && skip(s, tg) {
 				continue
 			}
 			if s.addr.IsLinkLocalUnicast() && !tg.to.Addr().IsLinkLocalUnicast() && !m.onLink(s.in, tg.to.Addr()) {

@@ -53,7 +53,7 @@ func (c *Config) judgePublished(ctx context.Context, m Machine) (harden.Verdict,
 	if len(targets) == 0 {
 		return v.verdict(joined(unsure), inspected("engine", fmt.Sprintf("none of %d containers has an address or a published port", len(m.Running)), ""))
 	}
-	t := c.try(&m, targets)
+	t := c.try(&m, targets, nil)
 	unsure = append(unsure, t.unknown...)
 	slices.SortFunc(t.open, byWhat)
 	for i, x := range t.open {

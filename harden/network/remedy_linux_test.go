@@ -129,8 +129,12 @@ func TestRemedyOnTheLiveKernel(t *testing.T) {
 
 	// What may be reached is, and nothing else.
 	if open := whatIsOpen(ctx, []attempt{
-		{s.Internet, "192.0.2.1:8083"}, {s.Internet, "192.0.2.1:8080"}, {s.Internet, "[2001:db8::1]:8080"},
-		{s.Neighbour, "192.0.2.1:8083"}, {s.Neighbour, "192.0.2.1:8080"}, {s.Host, "127.0.0.1:18789"},
+		{s.Internet, "192.0.2.1:8083"},
+		{s.Internet, "192.0.2.1:8080"},
+		{s.Internet, "[2001:db8::1]:8080"},
+		{s.Neighbour, "192.0.2.1:8083"},
+		{s.Neighbour, "192.0.2.1:8080"},
+		{s.Host, "127.0.0.1:18789"},
 	}); strings.Join(open, ", ") != "internet → 192.0.2.1:8083, neighbour → 192.0.2.1:8083, host → 127.0.0.1:18789" {
 		t.Errorf("open: %q", open)
 	}

@@ -185,7 +185,19 @@ func (c *Config) judgeSSH(ctx context.Context, m Machine) (harden.Verdict, error
 		}
 	}
 	var v violations
-	t := c.try(&m, targets)
+	// UFW's limit is a rule by which the kernel decides from what came before.
+	// It lets in, although what it does with one packet cannot be said.
+	t := c.try(&m, targets, func(s sender, tg target) bool {
+		if !m.meant(s, tg) {
+			return false
+		}
+		by := m.Host.UFW.Admits(tg.public, s.in, s.addr)[0]
+		v.add(harden.Finding{
+			ID: id, Remedy: remedy, Message: fmt.Sprintf("%s is let in from outside the tailnet by a rule of UFW's: %s", tg.what, by),
+			Evidence: []harden.Evidence{declared(rulesFile(by.V6), by.Tuple(), "a rule for the tailnet's interface alone")},
+		})
+		return true
+	})
 	slices.SortFunc(t.open, byWhat)
 	for i, x := range t.open {
 		if i > 0 && t.open[i-1].target.what == x.target.what {

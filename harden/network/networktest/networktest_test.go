@@ -83,10 +83,11 @@ func TestRulesSeeWhatIsBroken(t *testing.T) {
 		"refused": broken{Vantage: good, probe: instead(network.ReachRefused, network.ReachSilent)},
 		"silent":  broken{Vantage: good, probe: instead(network.ReachSilent, network.ReachRefused)},
 		"canceled": broken{Vantage: good, probe: func(ctx context.Context, n string, to netip.AddrPort) (network.Reach, error) {
+			r, err := good.Probe(ctx, n, to)
 			if ctx.Err() != nil {
-				return network.ReachSilent, nil
+				r, err = network.ReachSilent, nil
 			}
-			return good.Probe(ctx, n, to)
+			return r, err
 		}},
 		"invalid": broken{Vantage: good, probe: func(ctx context.Context, n string, to netip.AddrPort) (network.Reach, error) {
 			if !to.IsValid() {
