@@ -71,8 +71,10 @@ func (c *Client) AuthConfigs(ctx context.Context, toolkits ...string) iter.Seq2[
 	return listing[authConfigWire, AuthConfig]{
 		what: "auth configs",
 		fetch: func(ctx context.Context, cursor string) (p page[authConfigWire], err error) {
-			_, err = c.do(ctx, request{op: "list auth configs", method: http.MethodGet,
-				path: []string{"auth_configs"}, query: q.with("cursor", cursor), repeat: always}, &p)
+			_, err = c.do(ctx, request{
+				op: "list auth configs", method: http.MethodGet,
+				path: []string{"auth_configs"}, query: q.with("cursor", cursor), repeat: always,
+			}, &p)
 			return p, err
 		},
 		row:   authConfigWire.config,
@@ -119,6 +121,17 @@ func (c *Client) RestrictAuthConfig(ctx context.Context, id string, tools []stri
 	if err := checkTools("auth config "+id, tools); err != nil {
 		return AuthConfig{}, err
 	}
+	return c.setExecutable(ctx, "restrict auth config "+id, id, tools)
+}
+
+// UnrestrictAuthConfig makes all tools of the toolkit executable, reads that
+// back, and returns what was read. It is there to undo
+// [Client.RestrictAuthConfig] of an auth config that had no list before.
+func (c *Client) UnrestrictAuthConfig(ctx context.Context, id string) (AuthConfig, error) {
+	return c.setExecutable(ctx, "unrestrict auth config "+id, id, []string{})
+}
+
+func (c *Client) setExecutable(ctx context.Context, op, id string, tools []string) (AuthConfig, error) {
 	before, err := c.AuthConfig(ctx, id)
 	if err != nil {
 		return AuthConfig{}, err
@@ -131,7 +144,7 @@ func (c *Client) RestrictAuthConfig(ctx context.Context, id string, tools []stri
 		Type   string `json:"type"`
 		Access access `json:"tool_access_config"`
 	}{before.Kind, access{before.ConnectTools, tools}}
-	r := request{op: "restrict auth config " + id, method: http.MethodPatch, path: []string{"auth_configs", id}, body: body, repeat: always}
+	r := request{op: op, method: http.MethodPatch, path: []string{"auth_configs", id}, body: body, repeat: always}
 	if _, err := c.do(ctx, r, nil); err != nil {
 		return AuthConfig{}, err
 	}

@@ -243,8 +243,10 @@ func (c *Client) MCPServers(ctx context.Context) iter.Seq2[MCPServer, error] {
 	return listing[mcpWire, MCPServer]{
 		what: "MCP servers", paging: uncursored,
 		fetch: func(ctx context.Context, cursor string) (p page[mcpWire], err error) {
-			_, err = c.do(ctx, request{op: "list MCP servers", method: http.MethodGet, path: []string{"mcp", "servers"},
-				query: url.Values{"limit": {"50"}, "page_no": {cursor}}, repeat: always}, &p)
+			_, err = c.do(ctx, request{
+				op: "list MCP servers", method: http.MethodGet, path: []string{"mcp", "servers"},
+				query: url.Values{"limit": {"50"}, "page_no": {cursor}}, repeat: always,
+			}, &p)
 			return p, err
 		},
 		row: mcpWire.server,
@@ -321,8 +323,24 @@ func (c *Client) RestrictMCPServer(ctx context.Context, id string, tools []strin
 	if err := checkTools("MCP server "+id, tools); err != nil {
 		return MCPServer{}, err
 	}
-	r := request{op: "restrict MCP server " + id, method: http.MethodPatch, path: []string{"mcp", id},
-		body: map[string][]string{"allowed_tools": tools}, repeat: always}
+	return c.setAllowed(ctx, "restrict MCP server "+id, id, tools)
+}
+
+// UnrestrictMCPServer makes a server offer all tools, reads that back and
+// returns what was read. It is there to undo [Client.RestrictMCPServer] of a
+// server that had no list before.
+func (c *Client) UnrestrictMCPServer(ctx context.Context, id string) (MCPServer, error) {
+	if err := checkID("MCP server", id); err != nil {
+		return MCPServer{}, err
+	}
+	return c.setAllowed(ctx, "unrestrict MCP server "+id, id, []string{})
+}
+
+func (c *Client) setAllowed(ctx context.Context, op, id string, tools []string) (MCPServer, error) {
+	r := request{
+		op: op, method: http.MethodPatch, path: []string{"mcp", id},
+		body: map[string][]string{"allowed_tools": tools}, repeat: always,
+	}
 	if _, err := c.do(ctx, r, nil); err != nil {
 		return MCPServer{}, err
 	}
