@@ -1,6 +1,7 @@
 package firewall_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -40,11 +42,13 @@ type way struct {
 
 // engineSetup is an engine, with what it closes by itself and why.
 type engineSetup struct {
-	name   string
-	cfg    lab.Config
-	v6     bool              // containers have IPv6 addresses
-	closes func(string) bool // ways that it closes by itself
-	why    string
+	name    string
+	cfg     lab.Config
+	v6      bool              // containers have IPv6 addresses
+	closes  func(string) bool // ways that it closes by itself
+	user    bool              // it has DOCKER-USER for IPv4 and IPv6
+	proxied bool              // only proxy processes serve IPv6
+	why     string
 }
 
 // site is a lab in which an engine exposes what engines expose.
@@ -60,33 +64,53 @@ type site struct {
 	opened []way // that it leaves alone or allows
 }
 
-func engines(t *testing.T) []engineSetup {
+// engines lists those that there are: the one in $PATH, and the one that
+// $HARDSHELL_DOCKERD names.
+func engines(t *testing.T) (all []engineSetup) {
 	v6 := []string{"--ipv6", "--fixed-cidr-v6=fd00:d0c::/64"}
-	legacy := func(name string) bool { return false }
-	all := []engineSetup{
-		{name: "as installed", closes: legacy},
-		{name: "IPv6", cfg: lab.Config{DockerdArgs: append(v6, "--ip6tables", "--experimental"), UFW: true}, v6: true, closes: legacy},
-		{name: "no proxy", cfg: lab.Config{DockerdArgs: []string{"--userland-proxy=false"}}, closes: func(name string) bool {
-			return strings.Contains(name, "proxy") || strings.Contains(name, "IPv6")
-		}, why: "without proxy processes and ip6tables nothing serves IPv6"},
-	}
-	newer := "/tmp/eng/bin/dockerd"
-	if path := os.Getenv("HARDSHELL_DOCKERD_NEW"); path != "" {
-		newer = path
-	}
-	if _, err := os.Stat(newer); err == nil {
-		direct := func(name string) bool {
-			return strings.Contains(name, "direct") || strings.Contains(name, "loopback-published")
+	inPath, err := exec.LookPath("dockerd")
+	if err == nil && !since28(t, inPath) {
+		nothing := func(string) bool { return false }
+		all = []engineSetup{
+			{name: "as installed", closes: nothing, proxied: true},
+			{name: "IPv6", cfg: lab.Config{DockerdArgs: append(v6, "--ip6tables", "--experimental")}, v6: true, closes: nothing},
+			{name: "no proxy", cfg: lab.Config{DockerdArgs: []string{"--userland-proxy=false"}}, closes: func(name string) bool {
+				return strings.Contains(name, "proxy") || strings.Contains(name, "IPv6")
+			}, why: "without proxy processes and ip6tables nothing serves IPv6"},
 		}
-		why := "Docker 28 and later drop what is sent to the addresses of containers, and to loopback, by others"
-		all = append(all,
-			engineSetup{name: "newer", cfg: lab.Config{Dockerd: newer, DockerdArgs: v6}, v6: true, closes: direct, why: why},
-			engineSetup{name: "newer with nftables", cfg: lab.Config{Dockerd: newer, DockerdArgs: append(v6, "--firewall-backend=nftables", "--ip-forward=false")}, v6: true, closes: direct, why: why},
-		)
-	} else {
-		t.Logf("no newer engine at %s: not tried", newer)
+		for i := range all {
+			all[i].cfg.Dockerd = inPath
+		}
 	}
-	return all
+	newer := cmp.Or(os.Getenv("HARDSHELL_DOCKERD"), inPath)
+	if newer == "" || !since28(t, newer) {
+		t.Log("no engine since Docker 28: name one in HARDSHELL_DOCKERD")
+		return all
+	}
+	direct := func(name string) bool {
+		return strings.Contains(name, "direct") || strings.Contains(name, "loopback-published")
+	}
+	const why = "Docker 28 and later drop what others send to the addresses of containers, and to loopback"
+	return append(all,
+		engineSetup{name: "newer", cfg: lab.Config{Dockerd: newer, DockerdArgs: v6}, v6: true, user: true, closes: direct, why: why},
+		engineSetup{name: "newer with nftables", cfg: lab.Config{Dockerd: newer, DockerdArgs: append(v6, "--firewall-backend=nftables", "--ip-forward=false")}, v6: true, closes: direct, why: why},
+	)
+}
+
+// since28 reports whether an engine is Docker 28 or later. One that is not of a
+// release says any small number.
+func since28(t *testing.T, dockerd string) bool {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), dockerd, "--version").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, version, _ := strings.Cut(string(out), "version ")
+	major := 0
+	if _, err := fmt.Sscanf(version, "%d.", &major); err != nil {
+		t.Fatalf("%s: version %q", dockerd, out)
+	}
+	return major >= 28 || major < 17
 }
 
 func newSite(t *testing.T, setup engineSetup) *site {
@@ -474,7 +498,11 @@ func (s *site) expectExposed(ways []way) {
 
 func TestExposure(t *testing.T) {
 	t.Parallel()
-	for _, setup := range engines(t) {
+	setups := engines(t)
+	if len(setups) == 0 {
+		labtest.Skip(t, "no engine")
+	}
+	for _, setup := range setups {
 		t.Run(setup.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, setup)
@@ -492,6 +520,10 @@ func TestExposure(t *testing.T) {
 				&iptables.Backend{NetNS: s.l.Host.NetNS(), Mode: iptables.Both},
 			} {
 				s.prove(b)
+			}
+			s.dockerUser(&iptables.Backend{NetNS: s.l.Host.NetNS()})
+			if setup.proxied {
+				s.engineCgroup()
 			}
 			s.expectExposed(s.closed) // they are gone
 		})
@@ -515,4 +547,67 @@ func (s *site) prove(b firewall.Backend) {
 	s.expectOpen(b.Name()+", published later", opened)
 	s.unlate()
 	s.must(b.Remove(ctx))
+}
+
+// dockerUser is the chain alone: what an engine that has it sends on is closed,
+// and one that has none says so before anything is changed.
+func (s *site) dockerUser(b firewall.Backend) {
+	s.Helper()
+	err := b.Apply(s.Context(), s.policy)
+	if !s.setup.user {
+		if !errors.Is(err, iptables.ErrNoDockerUser) {
+			s.Errorf("without a chain DOCKER-USER Apply returns %v", err)
+		}
+		out, err := s.l.Host.Command(s.Context(), "sh", "-c", "iptables-save; ip6tables-save").Output()
+		s.must(err)
+		if strings.Contains(string(out), "HARDSHELL") {
+			s.Errorf("without a chain DOCKER-USER Apply has made\n%s", out)
+		}
+		return
+	}
+	s.must(err)
+	s.expectClosed("DOCKER-USER", s.closed)
+	s.expectOpen("DOCKER-USER", s.opened)
+	s.must(b.Remove(s.Context()))
+}
+
+// engineCgroup is about a port that is published after the policy and that only
+// a proxy process serves: the rules cannot know it, unless they know the process.
+func (s *site) engineCgroup() {
+	s.Helper()
+	p := s.policy
+	p.Published = slices.DeleteFunc(slices.Clone(p.Published), func(port firewall.Port) bool { return port.Number == 8080 })
+	late := []way{{"port published later by a proxy", s.get(s.l.Internet, "2001:db8::1", 8080)}}
+	others := slices.DeleteFunc(slices.Clone(s.opened), func(w way) bool { return w.name == late[0].name })
+
+	b := &nft.Backend{NetNS: s.l.Host.NetNS()}
+	s.must(b.Apply(s.Context(), p))
+	s.expectOpen("nftables without the engine's control group", late)
+	b.EngineCgroup = s.l.ID() + "/engine"
+	s.must(b.Apply(s.Context(), p))
+	s.expectClosed("nftables with the engine's control group", append(late, s.closed...))
+	s.expectOpen("nftables with the engine's control group", others)
+
+	// So does the watcher, as soon as somebody tells it.
+	b.EngineCgroup = ""
+	s.must(b.Apply(s.Context(), p))
+	s.expectOpen("nftables before the watcher", late)
+	reports := make(chan firewall.Drift, 10)
+	ctx, cancel := context.WithCancel(s.Context())
+	watcher := &firewall.Watcher{
+		Backend: b, Repair: true, Interval: time.Hour,
+		Source: func(context.Context) (firewall.Policy, error) { return s.policy, nil },
+		Report: func(d firewall.Drift) { reports <- d },
+	}
+	done := make(chan error, 1)
+	go func() { done <- watcher.Run(ctx) }()
+	if d := <-reports; !d.Repaired || d.Err != nil {
+		s.Errorf("the watcher: %+v", d)
+	}
+	s.expectClosed("nftables after the watcher", late)
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		s.Errorf("the watcher returned %v", err)
+	}
+	s.must(b.Remove(s.Context()))
 }

@@ -92,7 +92,7 @@ func (m machine) subject(t *testing.T, mode Mode) *firewalltest.Subject {
 				return "", err
 			}
 			// A rule that is written again has a new handle.
-			handles, err := m.sh(ctx, `nft -s -a list ruleset | grep -A40 'chain HARDSHELL'`)
+			handles, err := m.sh(ctx, `nft -s -a list ruleset 2>/dev/null | grep -A40 'chain HARDSHELL'`)
 			return own + handles, err
 		},
 		Others: func(ctx context.Context) (string, error) {
