@@ -60,7 +60,7 @@ func (d *denial) code() int {
 	switch d.reason {
 	case ReasonUnauthenticated:
 		return http.StatusUnauthorized
-	case ReasonRequest, ReasonVersion:
+	case ReasonRequest:
 		return http.StatusBadRequest
 	case ReasonRate, ReasonBusy:
 		return http.StatusTooManyRequests

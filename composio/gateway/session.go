@@ -211,8 +211,7 @@ func sessionTool(t *mcp.Tool) (composio.Tool, error) {
 	if err != nil {
 		return composio.Tool{}, fmt.Errorf("gateway: session: tool %s: its schema is not JSON", t.Name)
 	}
-	toolkit, _, _ := strings.Cut(strings.ToLower(t.Name), "_")
-	out := composio.Tool{Slug: t.Name, Name: t.Name, Description: t.Description, Toolkit: toolkit, Version: SessionVersion, Versions: []string{SessionVersion}, Input: input}
+	out := composio.Tool{Slug: t.Name, Name: t.Name, Description: t.Description, Version: SessionVersion, Versions: []string{SessionVersion}, Input: input}
 	if t.Title != "" {
 		out.Name = t.Title
 	}

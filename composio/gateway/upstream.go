@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -119,13 +120,7 @@ func (a *agent) verify(ctx context.Context, slug string) (*tool, error) {
 	known, err := a.upstream.Tool(ctx, slug, grant.Version)
 	switch {
 	case errors.Is(err, composio.ErrNotFound) && grant.Unverified:
-		t.Tool = composio.Tool{Slug: slug, Name: slug, Version: grant.Version}
-		for toolkit := range a.Accounts {
-			// An unverified tool belongs to the toolkit that its slug begins with.
-			if len(slug) > len(toolkit) && slugOf(toolkit)+"_" == slug[:len(toolkit)+1] {
-				t.Toolkit = toolkit
-			}
-		}
+		t.Tool = composio.Tool{Slug: slug, Name: slug, Toolkit: a.toolkitOf(slug), Version: grant.Version}
 	case errors.Is(err, composio.ErrNotFound):
 		return nil, fmt.Errorf("Composio knows no such tool at version %s: correct the slug or the version, or mark the grant as unverified: %w", grant.Version, err)
 	case err != nil:
@@ -136,7 +131,9 @@ func (a *agent) verify(ctx context.Context, slug string) (*tool, error) {
 		}
 		t.Tool = known
 		class := known.Class()
-		if grant.Version != SessionVersion {
+		if grant.Version == SessionVersion {
+			t.Toolkit = a.toolkitOf(slug) // MCP does not say
+		} else {
 			latest, err := a.upstream.Tool(ctx, slug, "")
 			if err != nil {
 				return nil, fmt.Errorf("what it does at its latest version cannot be looked up: %w", err)
@@ -160,17 +157,20 @@ func (a *agent) verify(ctx context.Context, slug string) (*tool, error) {
 	return t, t.compile()
 }
 
-func slugOf(toolkit string) string {
-	b := []byte(toolkit)
-	for i, c := range b {
-		switch {
-		case c >= 'a' && c <= 'z':
-			b[i] = c - 'a' + 'A'
-		case c == '-':
-			b[i] = '_'
+// toolkitOf returns the toolkit, of those that have an account, whose name slug
+// begins with.
+func (a *agent) toolkitOf(slug string) string {
+	longest := ""
+	for toolkit := range a.Accounts {
+		if strings.HasPrefix(slug, slugOf(toolkit)+"_") && len(toolkit) > len(longest) {
+			longest = toolkit
 		}
 	}
-	return string(b)
+	return longest
+}
+
+func slugOf(toolkit string) string {
+	return strings.ToUpper(strings.ReplaceAll(toolkit, "-", "_"))
 }
 
 // worst returns the more dangerous class; one that is unknown makes both so.
