@@ -199,8 +199,10 @@ func (c *Client) accounts(ctx context.Context, f AccountFilter, check func(Accou
 	return listing[accountWire, Account]{
 		what: "connected accounts",
 		fetch: func(ctx context.Context, cursor string) (p page[accountWire], err error) {
-			_, err = c.do(ctx, request{op: "list connected accounts", method: http.MethodGet,
-				path: []string{"connected_accounts"}, query: q.with("cursor", cursor), repeat: always}, &p)
+			_, err = c.do(ctx, request{
+				op: "list connected accounts", method: http.MethodGet,
+				path: []string{"connected_accounts"}, query: q.with("cursor", cursor), repeat: always,
+			}, &p)
 			return p, err
 		},
 		row:   accountWire.account,
@@ -252,8 +254,10 @@ func (c *Client) SetAccountEnabled(ctx context.Context, id string, enabled bool)
 	if !enabled {
 		op = "disable connected account "
 	}
-	_, err := c.do(ctx, request{op: op + id, method: http.MethodPatch, path: []string{"connected_accounts", id, "status"},
-		body: map[string]bool{"enabled": enabled}, repeat: always}, nil)
+	_, err := c.do(ctx, request{
+		op: op + id, method: http.MethodPatch, path: []string{"connected_accounts", id, "status"},
+		body: map[string]bool{"enabled": enabled}, repeat: always,
+	}, nil)
 	return err
 }
 
@@ -332,8 +336,10 @@ func (c *Client) deleteRevoking(ctx context.Context, what, collection, id string
 		Success *bool  `json:"success"`
 		Job     string `json:"revoke_job_id"`
 	}
-	r := request{op: "delete " + what + " " + id, method: http.MethodDelete, path: []string{collection, id},
-		query: url.Values{"revoke_on_delete": {"true"}}, repeat: always}
+	r := request{
+		op: "delete " + what + " " + id, method: http.MethodDelete, path: []string{collection, id},
+		query: url.Values{"revoke_on_delete": {"true"}}, repeat: always,
+	}
 	a, err := c.do(ctx, r, &w)
 	if a.lost && errors.Is(err, ErrNotFound) {
 		return Deletion{Repeated: true}, nil
@@ -384,8 +390,10 @@ func (c *Client) Link(ctx context.Context, l LinkRequest) (Link, error) {
 		ExpiresAt string `json:"expires_at"`
 		AccountID string `json:"connected_account_id"`
 	}
-	r := request{op: "link an account of auth config " + l.AuthConfigID, method: http.MethodPost,
-		path: []string{"connected_accounts", "link"}, body: body}
+	r := request{
+		op: "link an account of auth config " + l.AuthConfigID, method: http.MethodPost,
+		path: []string{"connected_accounts", "link"}, body: body,
+	}
 	if _, err := c.do(ctx, r, &w); err != nil {
 		return Link{}, err
 	}

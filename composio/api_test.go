@@ -231,7 +231,7 @@ func TestRestrictionsAreReadBack(t *testing.T) {
 	if _, err := lies.RestrictMCPServer(ctx, mcp, []string{"GMAIL_A"}); !errors.Is(err, composio.ErrNotApplied) {
 		t.Errorf("%v", err)
 	}
-	if _, err := lies.UpdateProjectConfig(ctx, composio.ProjectConfig{MaskSecrets: ptr(false)}); !errors.Is(err, composio.ErrNotApplied) {
+	if _, err := lies.UpdateProjectConfig(ctx, composio.ProjectConfig{MaskSecrets: new(false)}); !errors.Is(err, composio.ErrNotApplied) {
 		t.Errorf("%v", err)
 	}
 	if _, err := lies.UpdateProjectConfig(ctx, composio.ProjectConfig{}); err == nil {
@@ -289,7 +289,10 @@ func TestSessionsAndServers(t *testing.T) {
 		t.Errorf("%+v, %v", tools, err)
 	}
 	for _, spec := range []composio.SessionSpec{
-		{}, {UserID: "u"}, {UserID: "u", Tools: map[string][]string{"gmail": {}}}, {UserID: "u", Tools: map[string][]string{"gmail": {"x"}}},
+		{},
+		{UserID: "u"},
+		{UserID: "u", Tools: map[string][]string{"gmail": {}}},
+		{UserID: "u", Tools: map[string][]string{"gmail": {"x"}}},
 		{Tools: map[string][]string{"gmail": {"GMAIL_A"}}},
 	} {
 		if _, err := c.CreateSession(ctx, spec); err == nil {
@@ -402,7 +405,7 @@ func TestTriggersAndProject(t *testing.T) {
 	if err := c.SetTriggerEnabled(ctx, id, true); err != nil || s.Triggers()[0].Disabled {
 		t.Errorf("%v", err)
 	}
-	p, err := c.UpdateProjectConfig(ctx, composio.ProjectConfig{RequireMCPKey: ptr(true), LogVisibility: ptr("dont_store_data")})
+	p, err := c.UpdateProjectConfig(ctx, composio.ProjectConfig{RequireMCPKey: new(true), LogVisibility: new("dont_store_data")})
 	if err != nil || !*p.RequireMCPKey || !*p.MaskSecrets || *p.LogVisibility != "dont_store_data" {
 		t.Errorf("%+v, %v", p, err)
 	}

@@ -147,8 +147,15 @@ func TestForeignRows(t *testing.T) {
 func TestFilters(t *testing.T) {
 	c := answering(t, func(r *http.Request) (*http.Response, error) { t.Errorf("sent: %s", r.URL); return answer(200, "{}") })
 	for _, f := range []composio.AccountFilter{
-		{UserIDs: []string{}}, {UserIDs: []string{""}}, {UserIDs: []string{"a,b"}}, {UserIDs: []string{" a"}}, {IDs: []string{}}, {Statuses: []composio.Status{}},
-		{Toolkits: []string{"gmail", ""}}, {AuthConfigIDs: []string{"a,b"}}, {Type: "PRIVATE,SHARED"},
+		{UserIDs: []string{}},
+		{UserIDs: []string{""}},
+		{UserIDs: []string{"a,b"}},
+		{UserIDs: []string{" a"}},
+		{IDs: []string{}},
+		{Statuses: []composio.Status{}},
+		{Toolkits: []string{"gmail", ""}},
+		{AuthConfigIDs: []string{"a,b"}},
+		{Type: "PRIVATE,SHARED"},
 	} {
 		if _, err := collect(c.Accounts(t.Context(), f)); err == nil {
 			t.Errorf("%+v", f)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"net/url"
 	"slices"
 	"strconv"
@@ -218,9 +219,7 @@ func (f *filter) in(name string, values []string) *filter {
 // with returns the query for the page at cursor.
 func (f *filter) with(param, cursor string) url.Values {
 	q := make(url.Values, len(f.query)+1)
-	for k, v := range f.query {
-		q[k] = v
-	}
+	maps.Copy(q, f.query)
 	if cursor != "" {
 		q.Set(param, cursor)
 	}

@@ -77,8 +77,10 @@ func (c *Client) RegenerateKey(ctx context.Context, projectID string) (Key, erro
 			Key  Secret `json:"key"`
 		} `json:"api_key"`
 	}
-	r := request{op: "regenerate the key of project " + projectID, method: http.MethodPost,
-		path: []string{"org", "owner", "project", projectID, "regenerate_api_key"}, repeat: throttled, auth: byOrg}
+	r := request{
+		op: "regenerate the key of project " + projectID, method: http.MethodPost,
+		path: []string{"org", "owner", "project", projectID, "regenerate_api_key"}, repeat: throttled, auth: byOrg,
+	}
 	if _, err := c.do(ctx, r, &w); err != nil {
 		return Key{}, err
 	}
@@ -96,16 +98,16 @@ func (c *Client) RevokeKeys(ctx context.Context, keys ...Secret) error {
 	if len(keys) == 0 || len(keys) > 100 {
 		return fmt.Errorf("composio: revoke keys: %d keys were given: it takes 1 to 100", len(keys))
 	}
-	clear := make([]string, len(keys))
+	revealed := make([]string, len(keys))
 	for i, k := range keys {
-		if clear[i] = k.Reveal(); clear[i] == "" {
+		if revealed[i] = k.Reveal(); revealed[i] == "" {
 			return errors.New("composio: revoke keys: a key is empty")
 		}
 	}
 	var w struct {
 		Received bool `json:"received"`
 	}
-	r := request{op: "revoke keys", method: http.MethodPost, path: []string{"api_key_revocation"}, body: map[string][]string{"api_keys": clear}, repeat: always, auth: byNobody}
+	r := request{op: "revoke keys", method: http.MethodPost, path: []string{"api_key_revocation"}, body: map[string][]string{"api_keys": revealed}, repeat: always, auth: byNobody}
 	if _, err := c.do(ctx, r, &w); err != nil {
 		return err
 	}
@@ -122,8 +124,10 @@ func (c *Client) KeyWorks(ctx context.Context, key Secret) (bool, error) {
 		return false, errors.New("composio: try a key: it is not the key of a project or of a user")
 	}
 	var p page[struct{}]
-	_, err := c.do(ctx, request{op: "try a key", method: http.MethodGet, path: []string{"connected_accounts"},
-		query: url.Values{"limit": {"1"}}, repeat: always, auth: byKey, key: key}, &p)
+	_, err := c.do(ctx, request{
+		op: "try a key", method: http.MethodGet, path: []string{"connected_accounts"},
+		query: url.Values{"limit": {"1"}}, repeat: always, auth: byKey, key: key,
+	}, &p)
 	switch {
 	case err == nil:
 		return true, nil

@@ -123,6 +123,12 @@ func (w *witness) watch(c *composio.Config) {
 	})
 }
 
+// watchOver is watch for a client that goes over a network.
+func (w *witness) watchOver(c *composio.Config) {
+	c.Transport = &http.Transport{MaxIdleConnsPerHost: 100}
+	w.watch(c)
+}
+
 // revoking returns the id of the account that a request revokes, or nothing.
 func revoking(r *http.Request) string {
 	path, ok := strings.CutSuffix(r.URL.Path, "/revoke")

@@ -53,8 +53,10 @@ func (c *Client) Triggers(ctx context.Context, f TriggerFilter) iter.Seq2[Trigge
 	return listing[triggerWire, Trigger]{
 		what: "triggers",
 		fetch: func(ctx context.Context, cursor string) (p page[triggerWire], err error) {
-			_, err = c.do(ctx, request{op: "list triggers", method: http.MethodGet,
-				path: []string{"trigger_instances", "active"}, query: q.with("cursor", cursor), repeat: always}, &p)
+			_, err = c.do(ctx, request{
+				op: "list triggers", method: http.MethodGet,
+				path: []string{"trigger_instances", "active"}, query: q.with("cursor", cursor), repeat: always,
+			}, &p)
 			return p, err
 		},
 		row: triggerWire.trigger,
@@ -77,8 +79,10 @@ func (c *Client) SetTriggerEnabled(ctx context.Context, id string, enabled bool)
 	if !enabled {
 		status = "disable"
 	}
-	_, err := c.do(ctx, request{op: status + " trigger " + id, method: http.MethodPatch, path: []string{"trigger_instances", "manage", id},
-		body: map[string]string{"status": status}, repeat: always}, nil)
+	_, err := c.do(ctx, request{
+		op: status + " trigger " + id, method: http.MethodPatch, path: []string{"trigger_instances", "manage", id},
+		body: map[string]string{"status": status}, repeat: always,
+	}, nil)
 	return err
 }
 
