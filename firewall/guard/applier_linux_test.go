@@ -207,6 +207,7 @@ func (a *applying) kill() {
 // with all of its process group: what is not confirmed is undone within the
 // window, to the byte; what is, stays. Exactly one of the two.
 func TestKilledAtEveryPoint(t *testing.T) {
+	t.Parallel()
 	// Once through, to count the points and to see what the change makes.
 	s := newSite(t)
 	s.sh(applierBefore)
@@ -285,6 +286,7 @@ func (s *site) killAt(point int, before, after string) {
 		if kept {
 			want = after
 		}
+		time.Sleep(time.Until(a.began.Add(applierWindow)))
 		for time.Since(a.began) < patience && s.world() != want {
 			time.Sleep(200 * time.Millisecond)
 		}
