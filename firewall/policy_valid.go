@@ -107,7 +107,7 @@ func validInterface(name string) error {
 		c := name[i]
 		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || c == '_'
 		if !letter && (i == 0 || c != '-' && c != '.') {
-			return fmt.Errorf("interface %q: want letters, digits, and then also _ - .", name)
+			return fmt.Errorf("interface %q: want letters, digits and _, and further on also - and dots", name)
 		}
 	}
 	return nil

@@ -59,9 +59,7 @@ func (s *set) text() string {
 // elements returns the elements as people write them.
 func (s *set) elements() []string {
 	var out []string
-	for _, name := range s.interfaces {
-		out = append(out, name)
-	}
+	out = append(out, s.interfaces...)
 	for _, r := range s.ranges {
 		out = append(out, r.String())
 	}
