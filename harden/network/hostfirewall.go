@@ -69,8 +69,8 @@ const enableUFW = "allow what you need first (ufw allow in on tailscale0), then:
 // judgeUFWEnabled judges whether a firewall of the machine's is on, and comes
 // back when the machine starts.
 func (c *Config) judgeUFWEnabled(_ context.Context, m Machine) (harden.Verdict, error) {
-	if m.HostErr != nil {
-		return harden.Verdict{}, m.HostErr
+	if err := m.firewall(); err != nil {
+		return harden.Verdict{}, err
 	}
 	off := m.Host.ufwOff()
 	if off == "" {
@@ -88,8 +88,8 @@ func (c *Config) judgeUFWEnabled(_ context.Context, m Machine) (harden.Verdict, 
 
 // judgeUFWDefault judges what UFW means to do with what no rule decides.
 func (c *Config) judgeUFWDefault(_ context.Context, m Machine) (harden.Verdict, error) {
-	if m.HostErr != nil {
-		return harden.Verdict{}, m.HostErr
+	if err := m.firewall(); err != nil {
+		return harden.Verdict{}, err
 	}
 	if off := m.Host.ufwOff(); off != "" {
 		if other := m.Host.other(); other != "" {
@@ -128,7 +128,7 @@ var unusedPorts = []uint16{1021, 23457, 61473}
 // of the machine that nobody has allowed.
 func (c *Config) judgeUFWKernel(_ context.Context, m Machine) (harden.Verdict, error) {
 	const id = "network.ufw_kernel"
-	if err := m.HostErr; err != nil {
+	if err := m.firewall(); err != nil {
 		return harden.Verdict{}, err
 	}
 	var v violations
@@ -141,8 +141,8 @@ func (c *Config) judgeUFWKernel(_ context.Context, m Machine) (harden.Verdict, e
 			})
 		}
 	}
-	if m.PathErr != nil {
-		return v.verdict(m.PathErr)
+	if err := m.path(); err != nil {
+		return v.verdict(err)
 	}
 	var targets []target
 	for _, a := range m.reachable() {
@@ -205,8 +205,8 @@ func (m *Machine) meant(s sender, t target) bool {
 // judgeUFWRules judges whether UFW's rules name what they admit.
 func (c *Config) judgeUFWRules(_ context.Context, m Machine) (harden.Verdict, error) {
 	const id = "network.ufw_rules"
-	if m.HostErr != nil {
-		return harden.Verdict{}, m.HostErr
+	if err := m.firewall(); err != nil {
+		return harden.Verdict{}, err
 	}
 	s := m.Host.UFW
 	if s == nil || !s.Enabled {

@@ -32,8 +32,8 @@ func (c *Config) judgeLocalhost(ctx context.Context, m Machine) (harden.Verdict,
 	const remedy = "listen and publish on 127.0.0.1, and reach the gateway through the tailnet or a tunnel"
 	var v violations
 	var unsure []error
-	if m.ListenersErr != nil {
-		unsure = append(unsure, m.ListenersErr)
+	if err := m.sockets(); err != nil {
+		unsure = append(unsure, err)
 	}
 	if c.Engine != nil && m.EngineErr != nil {
 		unsure = append(unsure, m.EngineErr)
@@ -219,8 +219,8 @@ func (c *Config) judgeLeak(ctx context.Context, m Machine) (harden.Verdict, erro
 	if m.Engine.Rootless {
 		return harden.Pass(inspected("engine", "rootless: its ports are sockets of the machine, and its containers have no address there", "")), nil
 	}
-	if m.PathErr != nil {
-		return harden.Verdict{}, m.PathErr
+	if err := m.path(); err != nil {
+		return harden.Verdict{}, err
 	}
 	var v violations
 	t := c.try(&m, targets, nil)

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -90,6 +91,32 @@ type Banner struct {
 
 // Subject names the machine in reports.
 func (m *Machine) Subject() string { return "network" }
+
+var errNotLooked = errors.New("nobody has looked")
+
+// path says why the way of a packet cannot be followed, if it cannot.
+func (m *Machine) path() error {
+	if m.PathErr == nil && (m.Routing == nil || m.Rules == nil) {
+		return errNotLooked
+	}
+	return m.PathErr
+}
+
+// firewall says why the machine's firewall is not known, if it is not.
+func (m *Machine) firewall() error {
+	if m.HostErr == nil && m.Host.UFW == nil {
+		return errNotLooked
+	}
+	return m.HostErr
+}
+
+// sockets says why the sockets may not be all, if they may not.
+func (m *Machine) sockets() error {
+	if m.ListenersErr == nil && m.Namespace == 0 {
+		return errNotLooked
+	}
+	return m.ListenersErr
+}
 
 // tailnet reports whether an address is the machine's own in its tailnet.
 // That it is in 100.64.0.0/10 says little: providers use that range too.

@@ -25,8 +25,8 @@ func (c *Config) judgePublished(ctx context.Context, m Machine) (harden.Verdict,
 	if m.EngineErr != nil {
 		return harden.Verdict{}, m.EngineErr
 	}
-	if m.PathErr != nil {
-		return harden.Verdict{}, m.PathErr
+	if err := m.path(); err != nil {
+		return harden.Verdict{}, err
 	}
 	var v violations
 	var unsure []error
@@ -158,8 +158,8 @@ func (c *Config) judgeEgress(_ context.Context, m Machine) (harden.Verdict, erro
 	if m.EngineErr != nil {
 		return harden.Verdict{}, m.EngineErr
 	}
-	if m.PathErr != nil {
-		return harden.Verdict{}, m.PathErr
+	if err := m.path(); err != nil {
+		return harden.Verdict{}, err
 	}
 	var v violations
 	var unsure []error

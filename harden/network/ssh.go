@@ -157,13 +157,13 @@ func (c *Config) judgeSSH(ctx context.Context, m Machine) (harden.Verdict, error
 		if m.BannersErr != nil {
 			return harden.Verdict{}, m.BannersErr
 		}
-		if m.ListenersErr != nil {
-			return harden.Verdict{}, m.ListenersErr
+		if err := m.sockets(); err != nil {
+			return harden.Verdict{}, err
 		}
 		return harden.Pass(inspected("/proc/self/net/tcp", fmt.Sprintf("of %d sockets none beyond loopback speaks SSH", len(m.Listeners)), "")), nil
 	}
-	if m.PathErr != nil {
-		return harden.Verdict{}, m.PathErr
+	if err := m.path(); err != nil {
+		return harden.Verdict{}, err
 	}
 	var targets []target
 	var speakers []string
