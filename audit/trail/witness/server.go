@@ -16,8 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/mod/sumdb/tlog"
-
 	"github.com/managemyclaw/hardshell/audit/trail"
 )
 
@@ -126,7 +124,7 @@ func (s *Server) add(body string) (line string, has int64, status int) {
 	if last.Size == c.Size && last.Note() != "" && last.Root != c.Root {
 		return "", last.Size, http.StatusConflict
 	}
-	if old == 0 && len(proof) > 0 || old > 0 && tlog.CheckTree(proof, c.Size, c.Root, old, last.Root) != nil {
+	if old == 0 && len(proof) > 0 || old > 0 && trail.CheckConsistency(last, c, proof) != nil {
 		return "", 0, http.StatusUnprocessableEntity
 	}
 	line, err = s.cosign(c)
@@ -180,11 +178,11 @@ func parseRequest(body string) (old int64, proof []trail.Hash, text string, err 
 		return 0, nil, "", errRequest
 	}
 	for _, line := range lines[1:] {
-		h, err := tlog.ParseHash(line)
-		if err != nil {
+		raw, err := base64.StdEncoding.DecodeString(line)
+		if err != nil || len(raw) != sha256.Size {
 			return 0, nil, "", errRequest
 		}
-		proof = append(proof, h)
+		proof = append(proof, trail.Hash(raw))
 	}
 	return old, proof, text, nil
 }
