@@ -145,7 +145,7 @@ func ParsePolicy(data []byte) (*Policy, error) {
 		return nil, fmt.Errorf("gateway: policy: %w", err)
 	}
 	r := newReader(v, "")
-	if s := r.text("schema"); s != Schema {
+	if s := r.text("schema"); s != Schema && *r.err == nil {
 		return nil, fmt.Errorf("gateway: policy: schema: it is %s, and this program reads %q", quote(s), Schema)
 	}
 	p := &Policy{Agents: make(map[string]Agent)}
