@@ -280,9 +280,9 @@ func (t *table) ports(name string, ports []firewall.Port) *set {
 
 func (t *table) prefixes(name string, all []netip.Prefix) (v4, v6 *set) {
 	for _, p := range all { // sorted, and none within another
-		s, suffix := &v4, "4"
+		s, suffix := &v4, "_v4"
 		if p.Addr().Is6() {
-			s, suffix = &v6, "6"
+			s, suffix = &v6, "_v6"
 		}
 		if *s == nil {
 			*s = t.add(&set{name: name + suffix})
