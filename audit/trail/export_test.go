@@ -120,3 +120,6 @@ func (l *Log) Break(fail func(call int, method string, p []byte) (int, error)) *
 	l.store.file = d
 	return d
 }
+
+// SyncData is how a Log makes a file durable.
+var SyncData = syncData
