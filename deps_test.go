@@ -38,6 +38,8 @@ var allowed = map[string][]string{
 	"firewall/nft":             {"firewall"},
 	"firewall/iptables":        {"firewall"},
 	"firewall/firewalltest":    {"firewall"},
+	"firewall/ufw":             {"firewall"},
+	"firewall/guard":           {"firewall", "internal/procfs"},
 	"harden/access":            {"harden", "audit/trail", "composio", "internal/procfs", "internal/hostpath"},
 	"harden/access/netns":      {},
 	"harden/network/tailscale": {},

@@ -6,12 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/managemyclaw/hardshell/firewall"
 )
 
 // save fills dir with what is there before the change, and with the script that
@@ -130,8 +133,12 @@ func (s *saver) file(ctx context.Context, n, name string) error {
 
 func (s *saver) sysctl(ctx context.Context, n, key string) error {
 	path := "/proc/sys/" + key
-	if _, err := s.g.Run.Run(ctx, nil, "test", "-e", path); err != nil {
+	_, err := s.g.Run.Run(ctx, nil, "test", "-e", path)
+	if exit, ok := errors.AsType[*firewall.ExitError](err); ok && exit.Code == 1 {
 		return nil // a kernel without it; UFW ignores these too
+	}
+	if err != nil {
+		return fmt.Errorf("guard: save what is there: %w", err)
 	}
 	out, err := s.run(ctx, "cat", path)
 	if err != nil {
@@ -212,8 +219,11 @@ func (s *saver) hooks(ctx context.Context, saved string, t Table) (string, error
 	}
 	nft := family + " " + t.Name
 	tables, err := s.g.Run.Run(ctx, nil, "nft", "list", "tables")
+	if errors.Is(err, exec.ErrNotFound) {
+		return nft, nil // the script does without, too
+	}
 	if err != nil {
-		return nft, nil // no nft: the script does without, too
+		return "", fmt.Errorf("guard: save what is there: %w", err)
 	}
 	if !slices.Contains(strings.Split(string(tables), "\n"), "table "+nft) {
 		return nft, s.absent(saved)
@@ -288,9 +298,9 @@ func (s *saver) nftTable(ctx context.Context, n string, t NFTable) error {
 
 // script returns the watchdog.
 func (s *saver) script(what string, window time.Duration) string {
-	tools := ""
+	var tools strings.Builder
 	for _, t := range s.tools {
-		tools += " " + quote(t)
+		tools.WriteString(" " + quote(t))
 	}
 	return strings.NewReplacer(
 		"@WHAT@", comment(what),
@@ -300,7 +310,7 @@ func (s *saver) script(what string, window time.Duration) string {
 		"@WINDOW@", strconv.FormatInt(int64(window/(10*time.Millisecond)), 10),
 		"@TRIES@", strconv.Itoa(retries),
 		"@SETTLE@", strconv.Itoa(settleRounds),
-		"@TOOLS@", tools,
+		"@TOOLS@", tools.String(),
 		"@STEPS@", strings.Join(s.steps, "\n"),
 	).Replace(script)
 }

@@ -17,7 +17,7 @@ func lockID(files fs.FS, name string) (string, bool) {
 	if !ok {
 		return "", false
 	}
-	dev := uint64(st.Dev)
+	dev := st.Dev
 	// The layout of makedev(3) in the GNU C library.
 	major := dev>>8&0xfff | dev>>32&^0xfff
 	minor := dev&0xff | dev>>12&^0xff

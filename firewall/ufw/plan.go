@@ -253,15 +253,15 @@ func (s *State) denies(r Rule, except []Rule) (Rule, bool) {
 	return Rule{}, false
 }
 
-// covers reports whether every packet of r is one of w.
-func (w Rule) covers(r Rule) bool {
-	if w.Direction != r.Direction || w.V6 != r.V6 {
+// covers reports whether every packet of o is one of r.
+func (r Rule) covers(o Rule) bool {
+	if r.Direction != o.Direction || r.V6 != o.V6 {
 		return false
 	}
-	return (w.Protocol == r.Protocol || w.Protocol == 0 && (w.ToPorts == nil && w.FromPorts == nil || r.Protocol == firewall.TCP || r.Protocol == firewall.UDP)) &&
-		coversAddr(w.To, r.To) && coversAddr(w.From, r.From) &&
-		coversPorts(w.ToPorts, r.ToPorts) && coversPorts(w.FromPorts, r.FromPorts) &&
-		coversInterface(w.InInterface, r.InInterface) && coversInterface(w.OutInterface, r.OutInterface)
+	return (r.Protocol == o.Protocol || r.Protocol == 0 && (r.ToPorts == nil && r.FromPorts == nil || o.Protocol == firewall.TCP || o.Protocol == firewall.UDP)) &&
+		coversAddr(r.To, o.To) && coversAddr(r.From, o.From) &&
+		coversPorts(r.ToPorts, o.ToPorts) && coversPorts(r.FromPorts, o.FromPorts) &&
+		coversInterface(r.InInterface, o.InInterface) && coversInterface(r.OutInterface, o.OutInterface)
 }
 
 func coversAddr(w, r netip.Prefix) bool {

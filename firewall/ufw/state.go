@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"os/exec"
 	"slices"
@@ -193,9 +194,7 @@ func readApps(files fs.FS) ([]App, error) {
 			}
 			return nil, fmt.Errorf("ufw: %w", err)
 		}
-		for app, list := range parseApps(data) {
-			ports[app] = list
-		}
+		maps.Copy(ports, parseApps(data))
 	}
 	apps := make([]App, 0, len(ports))
 	for name, list := range ports {
