@@ -92,6 +92,7 @@ var thirdParty = map[string][]string{
 		"github.com/mdlayher/netlink",
 		"github.com/mdlayher/socket",
 		"golang.org/x/net",
+		"golang.org/x/sync", // by mdlayher/netlink
 		"golang.org/x/sys",
 	},
 	"firewall/iptables": {
