@@ -32,8 +32,8 @@ type Config struct {
 	// base64, in hexadecimal digits and backwards.
 	Known []composio.Secret
 
-	// Tokens are the SHA-256 hashes of the tokens of the gateway that the
-	// agent is meant to have. One that is not among them is a credential like
+	// Tokens are the SHA-256 hashes of the tokens of this module's gateway
+	// ("hsg_…") that the agent is meant to have. One that is not among them is a credential like
 	// any other.
 	Tokens [][sha256.Size]byte
 

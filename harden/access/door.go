@@ -54,10 +54,10 @@ func newDoor(g *Gateway, token composio.Secret) (*door, error) {
 }
 
 // do sends one request with a token, or with none.
-func (d *door) do(ctx context.Context, method, path, token string, body string, header http.Header) (*http.Response, []byte, error) {
+func (d *door) do(ctx context.Context, method, path, token, body string, header http.Header) (reply, error) {
 	req, err := http.NewRequestWithContext(ctx, method, d.base+path, strings.NewReader(body))
 	if err != nil {
-		return nil, nil, errors.New("access: the request to the gateway cannot be made")
+		return reply{}, errors.New("access: the request to the gateway cannot be made")
 	}
 	for name, values := range header {
 		req.Header[name] = values
@@ -70,31 +70,32 @@ func (d *door) do(ctx context.Context, method, path, token string, body string, 
 	}
 	resp, err := d.client.Do(req)
 	if err != nil {
-		return nil, nil, err
+		return reply{}, err
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxDoorBytes+1))
 	if err == nil && len(data) > maxDoorBytes {
 		err = fmt.Errorf("the answer is larger than %d bytes", maxDoorBytes)
 	}
-	return resp, data, err
+	return reply{resp.StatusCode, resp.Header, data}, err
+}
+
+// A reply is what a gateway answered.
+type reply struct {
+	status int
+	header http.Header
+	body   []byte
 }
 
 func (d *door) post(ctx context.Context, path, body string) (status int, err error) {
-	resp, _, err := d.do(ctx, http.MethodPost, path, d.token.Reveal(), body, nil)
-	if err != nil {
-		return 0, err
-	}
-	return resp.StatusCode, nil
+	r, err := d.do(ctx, http.MethodPost, path, d.token.Reveal(), body, nil)
+	return r.status, err
 }
 
 // without lists tools with another token, or none.
 func (d *door) without(ctx context.Context, token string) (status int, err error) {
-	resp, _, err := d.do(ctx, http.MethodGet, "/api/v3.1/tools", token, "", nil)
-	if err != nil {
-		return 0, err
-	}
-	return resp.StatusCode, nil
+	r, err := d.do(ctx, http.MethodGet, "/api/v3.1/tools", token, "", nil)
+	return r.status, err
 }
 
 // listREST lists all tools, page by page.
@@ -106,12 +107,12 @@ func (d *door) listREST(ctx context.Context) ([]string, error) {
 		if cursor != "" {
 			path += "&cursor=" + url.QueryEscape(cursor)
 		}
-		resp, data, err := d.do(ctx, http.MethodGet, path, d.token.Reveal(), "", nil)
+		r, err := d.do(ctx, http.MethodGet, path, d.token.Reveal(), "", nil)
 		if err != nil {
 			return nil, err
 		}
-		if resp.StatusCode != http.StatusOK {
-			return nil, statusError(resp.StatusCode)
+		if r.status != http.StatusOK {
+			return nil, statusError(r.status)
 		}
 		var page struct {
 			Items []struct {
@@ -120,7 +121,7 @@ func (d *door) listREST(ctx context.Context) ([]string, error) {
 			NextCursor *string `json:"next_cursor"`
 			TotalItems *int    `json:"total_items"`
 		}
-		if err := json.Unmarshal(data, &page); err != nil || page.Items == nil {
+		if err := json.Unmarshal(r.body, &page); err != nil || page.Items == nil {
 			return nil, errors.New("the answer is not a list of tools")
 		}
 		for _, t := range page.Items {
@@ -236,23 +237,23 @@ func (m *mcpClient) send(ctx context.Context, method string, id *int, params, re
 	if m.version != "" {
 		header.Set("Mcp-Protocol-Version", m.version)
 	}
-	resp, data, err := m.do(ctx, http.MethodPost, m.mcpPath, m.token.Reveal(), string(body), header)
+	r, err := m.do(ctx, http.MethodPost, m.mcpPath, m.token.Reveal(), string(body), header)
 	if err != nil {
 		return err
 	}
-	if s := resp.Header.Get("Mcp-Session-Id"); s != "" {
+	if s := r.header.Get("Mcp-Session-Id"); s != "" {
 		m.session = s
 	}
 	switch {
-	case id == nil && resp.StatusCode/100 == 2:
+	case id == nil && r.status/100 == 2:
 		return nil
-	case resp.StatusCode != http.StatusOK:
-		return statusError(resp.StatusCode)
+	case r.status != http.StatusOK:
+		return statusError(r.status)
 	}
-	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	messages := [][]byte{data}
+	kind, _, _ := mime.ParseMediaType(r.header.Get("Content-Type"))
+	messages := [][]byte{r.body}
 	if kind == "text/event-stream" {
-		messages = events(data)
+		messages = events(r.body)
 	}
 	for _, msg := range messages {
 		var answer struct {

@@ -93,10 +93,10 @@ func (s *survey) homes(root string) []string {
 func (s *survey) resolved(root string, dirs []string) []string {
 	var all []string
 	for _, d := range dirs {
-		real, _, err := inRoot(s.view, root, d)
+		found, _, err := inRoot(s.view, root, d)
 		switch {
-		case err == nil && !slices.Contains(all, real):
-			all = append(all, real)
+		case err == nil && !slices.Contains(all, found):
+			all = append(all, found)
 		case err != nil && !gone(err):
 			s.unread(d, err)
 		}

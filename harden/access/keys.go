@@ -214,11 +214,8 @@ func looksRandom(s []byte) bool {
 	return len(s) >= minKey && (digits > 0 && lower+upper > 0 || digits >= minKey || lower > 0 && upper > 0)
 }
 
-// Tokens of the gateway: a prefix and 32 bytes in base64.
-const (
-	tokenPrefix = "hsg_"
-	tokenLength = len(tokenPrefix) + 43
-)
+// tokenPrefix begins the tokens of this module's gateway.
+const tokenPrefix = "hsg_"
 
 // tokensIn yields where tokens of this module's gateway are.
 func tokensIn(text []byte) iter.Seq2[int, int] {
@@ -230,7 +227,7 @@ func tokensIn(text []byte) iter.Seq2[int, int] {
 			}
 			start := at + i
 			end := start + len(tokenPrefix)
-			for end < len(text) && end < start+tokenLength && (isWord(text[end]) || text[end] == '-') {
+			for end < len(text) && (isWord(text[end]) || text[end] == '-') {
 				end++
 			}
 			at = start + len(tokenPrefix)

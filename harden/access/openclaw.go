@@ -126,16 +126,16 @@ func (s *survey) settings(ctx context.Context) {
 
 // configuration reads one file and returns those that it includes.
 func (s *survey) configuration(ctx context.Context, root, name string) (included []string, err error) {
-	real, _, err := inRoot(s.view, root, name)
+	found, _, err := inRoot(s.view, root, name)
 	if err != nil {
 		return nil, err
 	}
-	data, err := s.read(ctx, path.Join(root, real))
+	data, err := s.read(ctx, path.Join(root, found))
 	if err != nil {
 		return nil, err
 	}
 	o := s.agent.Settings
-	shown := s.shown(real)
+	shown := s.shown(found)
 	if slices.Contains(o.Files, shown) {
 		return nil, nil
 	}
@@ -151,7 +151,7 @@ func (s *survey) configuration(ctx context.Context, root, name string) (included
 	if err != nil {
 		return nil, fmt.Errorf("it is not JSON5: %w", err)
 	}
-	r := configReader{survey: s, ctx: ctx, file: shown, dir: path.Dir(real)}
+	r := configReader{survey: s, ctx: ctx, file: shown, dir: path.Dir(found)}
 	r.value(doc, nil, false)
 	return r.included, r.err
 }
@@ -247,17 +247,17 @@ func eachText(v json5.Value, f func(name, text string)) {
 // server notes an entry that leads to Composio's tools.
 func (r *configReader) server(v json5.Value, at []string) {
 	entry := Server{File: r.file, Line: v.Line, Path: r.shown(strings.Join(at, "."))}
-	any := false
+	located := false
 	eachText(v, func(_, text string) {
 		for _, h := range hostsIn(r.expand(text)) {
-			any = true
+			located = true
 			e := entry
 			e.Host, e.Gateway = r.shown(h), r.isGateway(h)
 			r.agent.Settings.Servers = append(r.agent.Settings.Servers, e)
 			r.agent.Ways = append(r.agent.Ways, Way{Place: fmt.Sprintf("%s:%d %s", r.file, v.Line, e.Path), Host: e.Host, Gateway: e.Gateway})
 		}
 	})
-	if !any {
+	if !located {
 		// Composio's plugin knows where to go by itself.
 		r.agent.Settings.Servers = append(r.agent.Settings.Servers, entry)
 		if enabled, ok := v.Get("enabled"); !ok || enabled.Text != "false" {

@@ -14,6 +14,7 @@ import (
 	"github.com/zricethezav/gitleaks/v8/config"
 	"github.com/zricethezav/gitleaks/v8/detect"
 	"github.com/zricethezav/gitleaks/v8/logging"
+	"github.com/zricethezav/gitleaks/v8/sources"
 
 	"github.com/managemyclaw/hardshell/harden/access"
 )
@@ -55,7 +56,7 @@ func New() (*Detector, error) {
 
 // Detect implements [access.Detector].
 func (d *Detector) Detect(ctx context.Context, text []byte) ([]access.Match, error) {
-	found := d.detector.DetectContext(ctx, detect.Fragment{Raw: string(text)})
+	found := d.detector.DetectContext(ctx, detect.Fragment(sources.Fragment{Raw: string(text)})) //nolint:staticcheck // until v9 has taken the name away
 	if err := ctx.Err(); err != nil {
 		return nil, err // it may have stopped half-way
 	}

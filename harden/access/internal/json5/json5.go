@@ -118,7 +118,8 @@ func (p *parser) space() error {
 		rest := p.text[p.pos:]
 		switch r := p.peek(); {
 		case strings.HasPrefix(rest, "//"):
-			for r := p.next(); r != -1 && !isNewline(r); r = p.next() {
+			for !isNewline(p.peek()) && p.peek() != -1 {
+				p.next()
 			}
 		case strings.HasPrefix(rest, "/*"):
 			end := strings.Index(rest[2:], "*/")
@@ -145,17 +146,17 @@ func (p *parser) value(depth int) (Value, error) {
 	}
 	v := Value{Line: p.line}
 	var err error
-	switch r := p.peek(); {
-	case r == '{':
+	switch p.peek() {
+	case '{':
 		v.Kind = Object
 		v.Members, err = p.object(depth)
-	case r == '[':
+	case '[':
 		v.Kind = Array
 		v.Items, err = p.array(depth)
-	case r == '"' || r == '\'':
+	case '"', '\'':
 		v.Kind = String
 		v.Text, err = p.quoted()
-	case r == -1:
+	case -1:
 		err = p.fail("it ends where a value should be")
 	default:
 		v.Kind, v.Text, err = p.word()
@@ -267,14 +268,14 @@ func (p *parser) quoted() (string, error) {
 	var b strings.Builder
 	for {
 		r := p.next()
-		switch {
-		case r == quote:
+		switch r {
+		case quote:
 			return b.String(), nil
-		case r == -1:
+		case -1:
 			return "", p.fail("a text does not end")
-		case r == '\n' || r == '\r':
+		case '\n', '\r':
 			return "", p.fail("a text goes on over the end of the line")
-		case r == '\\':
+		case '\\':
 			if err := p.escape(&b); err != nil {
 				return "", err
 			}

@@ -1,0 +1,21 @@
+package access
+
+import (
+	"context"
+
+	"github.com/managemyclaw/hardshell/composio"
+)
+
+// Find returns what c's detectors find in a text.
+func Find(c Config, text []byte) ([]Match, error) {
+	return newScanner(&c).scan(context.Background(), text)
+}
+
+// Secrets returns secrets.
+func Secrets(all ...string) []composio.Secret {
+	var s []composio.Secret
+	for _, v := range all {
+		s = append(s, composio.NewSecret(v))
+	}
+	return s
+}
