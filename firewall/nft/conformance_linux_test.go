@@ -144,6 +144,9 @@ func damages(listing string, run func(context.Context, string, ...string) (strin
 				changed = strings.Replace(text, "drop", "accept", 1)
 			}
 			add(fmt.Sprintf("replace rule inet hardshell %s handle %s %s", chain, number, changed))
+			if fields[len(fields)-1] != "accept" { // as many parts, and another verdict
+				add(fmt.Sprintf("replace rule inet hardshell %s handle %s %s", chain, number, strings.Replace(text, " drop", " reject", 1)))
+			}
 			// A condition that never holds.
 			add(fmt.Sprintf("replace rule inet hardshell %s handle %s iifname nowhere %s", chain, number, text))
 			add(fmt.Sprintf("replace rule inet hardshell %s handle %s limit rate 1/day %s", chain, number, text))
