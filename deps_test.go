@@ -30,7 +30,7 @@ var allowed = map[string][]string{
 	"internal/hostpath":        {},
 	"internal/procfs":          {},
 	"harden/container":         {"harden", "audit/trail", "internal/procfs", "internal/hostpath"},
-	"harden/openclaw":          {"harden", "audit/trail", "firewall", "internal/procfs", "internal/hostpath"},
+	"harden/openclaw":          {"harden", "audit/trail", "composio", "firewall", "internal/procfs", "internal/hostpath"},
 	"harden/host/hosttest":     {"harden/host"},
 	"harden/hardentest":        {"harden", "audit/trail"},
 	"internal/lab":             {},

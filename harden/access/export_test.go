@@ -19,3 +19,17 @@ func Secrets(all ...string) []composio.Secret {
 	}
 	return s
 }
+
+// Judges.
+var (
+	JudgeGuard       = judgeGuard
+	JudgeCredentials = judgeCredentials
+	JudgeSettings    = judgeSettings
+	JudgeGatewayOnly = judgeGatewayOnly
+	JudgeStores      = judgeStores
+	JudgeMasked      = judgeMasked
+	JudgeMCPKey      = judgeMCPKey
+	JudgeAllowlists  = judgeAllowlists
+	JudgePolicy      = judgePolicy
+	JudgeOffer       = judgeOffer
+)

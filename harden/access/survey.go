@@ -174,9 +174,11 @@ func (s *survey) file(ctx context.Context, name string, leak Leak) {
 	)
 	for {
 		kept := len(buf)
-		buf = append(buf, make([]byte, chunk)...)
-		n, err := s.fill(ctx, f, buf[kept:])
-		buf = buf[:kept+n]
+		var err error
+		if buf, err = s.more(ctx, f, buf, kept+chunk); err == nil && len(buf) == kept {
+			err = io.EOF
+		}
+		n := len(buf) - kept
 		s.agent.Bytes += int64(n)
 		end := err != nil
 		if end && !errors.Is(err, io.EOF) {
@@ -222,15 +224,14 @@ func (s *survey) read(ctx context.Context, name string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	data := make([]byte, most+1)
-	n, err := s.fill(ctx, f, data)
-	if n > most {
+	data, err := s.more(ctx, f, nil, most+1)
+	if len(data) > most {
 		return nil, fmt.Errorf("it is larger than %d bytes", most)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	return data[:n], nil
+	return data, nil
 }
 
 // open opens a file that may turn out to be none, and then never open.
@@ -238,26 +239,33 @@ func (s *survey) open(ctx context.Context, name string) (io.ReadCloser, error) {
 	return patiently(ctx, func() (io.ReadCloser, error) { return s.view.Open(name) }, func(f io.ReadCloser) { f.Close() })
 }
 
-// fill reads until buf is full or the file ends.
-func (s *survey) fill(ctx context.Context, f io.Reader, buf []byte) (int, error) {
-	// A reader that is given up on may still write to its buffer.
-	type result struct {
-		n   int
-		err error
-	}
-	own := make([]byte, len(buf))
-	r, err := patiently(ctx, func() (result, error) {
-		n, err := io.ReadFull(f, own)
-		if errors.Is(err, io.ErrUnexpectedEOF) {
-			err = io.EOF
+// more reads until there are size bytes in buf, or the file ends, which is
+// io.EOF.
+func (s *survey) more(ctx context.Context, f io.Reader, buf []byte, size int) ([]byte, error) {
+	for block := 32 << 10; len(buf) < size; block = min(2*block, chunk) {
+		// A reader that is given up on may still write to its buffer: it
+		// gets one of its own each time.
+		got, err := patiently(ctx, func() (read, error) {
+			own := make([]byte, min(block, size-len(buf)))
+			n, err := io.ReadFull(f, own)
+			if errors.Is(err, io.ErrUnexpectedEOF) {
+				err = io.EOF
+			}
+			return read{own[:n], err}, nil
+		}, nil)
+		if err != nil {
+			return buf, err
 		}
-		return result{n, err}, nil
-	}, nil)
-	if err != nil {
-		return 0, err
+		if buf = append(buf, got.data...); got.err != nil {
+			return buf, got.err
+		}
 	}
-	copy(buf, own[:r.n])
-	return r.n, r.err
+	return buf, nil
+}
+
+type read struct {
+	data []byte
+	err  error
 }
 
 // patiently waits for f, but not for ever; what comes of it too late is dropped.

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/managemyclaw/hardshell/harden"
+	"github.com/managemyclaw/hardshell/harden/access"
 	"github.com/managemyclaw/hardshell/harden/container"
 	"github.com/managemyclaw/hardshell/harden/network"
 )
@@ -63,6 +64,12 @@ type Deployment struct {
 	// rest: the containers, the gateway's ports, where ports may be
 	// published, and the engine if it can describe its networks.
 	Network *network.Config
+
+	// Access, if set, adds the checks of what the agent holds and may use,
+	// points 10, 11 and 14. What it leaves empty is taken from the rest: the
+	// containers, where OpenClaw keeps its state, and the variables with its
+	// own gateway's token.
+	Access *access.Config
 }
 
 // Checks returns the checks of the deployment. Points of the framework that
@@ -80,12 +87,30 @@ func (d *Deployment) Checks() []harden.Check {
 			checks[i] = r.Remedy(c)
 		}
 	}
-	if d.Network == nil {
-		return checks
+	if d.Network != nil {
+		// That of the network looks at the packet filter, which this one cannot.
+		checks = slices.DeleteFunc(checks, func(c harden.Check) bool { return c.Info().ID == "container.loopback_leak" })
+		checks = append(checks, network.Checks(d.network(src))...)
 	}
-	// That of the network looks at the packet filter, which this one cannot.
-	checks = slices.DeleteFunc(checks, func(c harden.Check) bool { return c.Info().ID == "container.loopback_leak" })
-	return append(checks, network.Checks(d.network(src))...)
+	if d.Access != nil {
+		checks = append(checks, access.Checks(d.access(src))...)
+	}
+	return checks
+}
+
+// access completes the configuration of the checks of what the agent holds.
+func (d *Deployment) access(src *harden.Source[container.Container]) access.Config {
+	c := *d.Access
+	if c.Containers == nil {
+		c.Containers = src
+	}
+	if c.StateDirs == nil {
+		c.StateDirs = []string{StateDir}
+	}
+	if c.Own == nil {
+		c.Own = []string{"OPENCLAW_GATEWAY_TOKEN", "OPENCLAW_GATEWAY_PASSWORD"}
+	}
+	return c
 }
 
 // network completes the configuration of the network checks.
