@@ -27,6 +27,10 @@ const (
 // the calls under way when the trail failed: none is let through after.
 const maxOwed = 1000
 
+// maxView bounds the view of arguments in a record: an agent must not be able
+// to send what a trail is too small for. The digest stays.
+const maxView = 64 << 10
+
 // A ledger records events, and keeps those that could not be recorded and have
 // to be: nothing new is recorded before them.
 type ledger struct {
@@ -96,12 +100,26 @@ func (l *ledger) flush(ctx context.Context) error {
 		}
 		e := l.owed[0]
 		l.mu.Unlock()
-		if err := l.write(ctx, e); err != nil {
+		err := l.write(ctx, e)
+		if errors.Is(err, trail.ErrInvalidEvent) {
+			// It never can be recorded as it is, and must not hold up the
+			// rest for ever.
+			err = l.write(ctx, bare(e))
+		}
+		if err != nil {
 			return err
 		}
 		l.mu.Lock()
 		l.owed = l.owed[1:]
 		l.mu.Unlock()
+	}
+}
+
+// bare returns e with no more than says what it is about.
+func bare(e trail.Event) trail.Event {
+	return trail.Event{
+		Kind: e.Kind, Time: e.Time, Actor: e.Actor, Agent: e.Agent, Tool: e.Tool, ID: e.ID, RequestID: e.RequestID, LogID: e.LogID,
+		Decision: e.Decision, Outcome: e.Outcome, Message: "the rest of the event could not be recorded",
 	}
 }
 
@@ -154,6 +172,10 @@ func (rq *request) event(g *Gateway, i int, slug string, arguments map[string]an
 		if raw, err := json.Marshal(arguments); err == nil {
 			// Arguments fail only on what is not JSON.
 			e.Arguments, _ = g.cfg.Redactor.Arguments(raw)
+			if len(e.Arguments.View) > maxView {
+				e.Arguments.View = nil
+				e.Attrs["arguments_bytes"] = strconv.Itoa(len(raw))
+			}
 		}
 	}
 	return e

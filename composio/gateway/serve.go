@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"encoding/json"
 	"errors"
 	"io"
 	"mime"
@@ -10,8 +11,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"encoding/json"
 )
 
 const mcpPath = "/mcp"
@@ -51,7 +50,8 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 // turnAway records a denial and answers with it.
 func (g *Gateway) turnAway(w http.ResponseWriter, r *http.Request, rq *request, d *denial) {
 	if !d.noted {
-		g.denied(r.Context(), rq, r.Method+" "+r.URL.EscapedPath(), d)
+		// Decoded, so that what looks like a secret is seen for one.
+		g.denied(r.Context(), rq, r.Method+" "+r.URL.Path, d)
 	}
 	g.replyDenial(w, rq, d)
 }
