@@ -53,7 +53,7 @@ func writeUntilKilled(dir string) error {
 					failed <- err
 				}
 				// One write of less than a page: all of it arrives, or nothing.
-				if _, err := os.Stdout.WriteString(fmt.Sprintf("%d %s\n", seq, e.ID)); err != nil {
+				if _, err := fmt.Fprintf(os.Stdout, "%d %s\n", seq, e.ID); err != nil {
 					failed <- err
 				}
 			}

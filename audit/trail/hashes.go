@@ -2,6 +2,7 @@ package trail
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -19,7 +20,7 @@ type hashes struct {
 }
 
 // openHashes opens the indexes of all segments before active.
-func openHashes(fsys fs.FS, active *index) (_ *hashes, err error) {
+func openHashes(ctx context.Context, fsys fs.FS, active *index) (_ *hashes, err error) {
 	parts, err := listParts(fsys)
 	if err != nil {
 		return nil, err
@@ -34,7 +35,7 @@ func openHashes(fsys fs.FS, active *index) (_ *hashes, err error) {
 		if p.first >= active.first {
 			break
 		}
-		x, err := h.open(fsys, p)
+		x, err := h.open(ctx, fsys, p)
 		if err != nil {
 			return nil, err
 		}
@@ -50,9 +51,9 @@ func openHashes(fsys fs.FS, active *index) (_ *hashes, err error) {
 }
 
 // open opens one index.
-func (h *hashes) open(fsys fs.FS, p part) (*indexFile, error) {
+func (h *hashes) open(ctx context.Context, fsys fs.FS, p part) (*indexFile, error) {
 	if !p.index {
-		return remake(fsys, p)
+		return remake(ctx, fsys, p)
 	}
 	f, err := fsys.Open(p.indexName())
 	if err != nil {
@@ -75,14 +76,14 @@ func (h *hashes) open(fsys fs.FS, p part) (*indexFile, error) {
 }
 
 // remake makes the index of a segment of which the log has not written it yet.
-func remake(fsys fs.FS, p part) (*indexFile, error) {
+func remake(ctx context.Context, fsys fs.FS, p part) (*indexFile, error) {
 	f, err := fsys.Open(p.segmentName())
 	if err != nil {
 		return nil, fmt.Errorf("trail: %w", err)
 	}
-	defer f.Close()
+	defer closeRead(f)
 	w, x := indexing(f, p)
-	if err := w.run(noContext); err != nil {
+	if err := w.run(ctx); err != nil {
 		return nil, err
 	}
 	x.size = w.sealed
@@ -119,8 +120,11 @@ func (h *hashes) ReadHashes(numbers []int64) ([]Hash, error) {
 	return list, nil
 }
 
+// closeRead closes a file that was only read.
+func closeRead(f fs.File) { _ = f.Close() }
+
 func (h *hashes) close() {
 	for _, f := range h.opened {
-		_ = f.Close()
+		closeRead(f)
 	}
 }

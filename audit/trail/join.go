@@ -2,6 +2,7 @@ package trail
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -25,12 +26,12 @@ type joiner struct {
 	until int64 // records before this one may have been removed
 }
 
-func (j *joiner) join() (Summary, error) {
+func (j *joiner) join(ctx context.Context) (Summary, error) {
 	j.known, j.all, j.sum.First = true, true, -1
 	j.roots = map[int64]Hash{0: j.tree.root()}
 	last := &j.results[len(j.results)-1]
 	for i := range j.parts {
-		if err := j.part(i); err != nil {
+		if err := j.part(ctx, i); err != nil {
 			if cut := j.truncated(last); cut != nil && isTorn(err) {
 				err = cut
 			}
@@ -44,17 +45,17 @@ func (j *joiner) join() (Summary, error) {
 	if p := j.parts[len(j.parts)-1]; p.index {
 		return j.sum, &DamageError{Kind: DamageMissing, First: last.last.Size, Last: last.last.Size, File: part{first: last.last.Size}.segmentName(), Detail: "the segment before it is complete, and it is gone"}
 	}
-	return j.sum, j.pinned(last)
+	return j.sum, j.pinned(ctx, last)
 }
 
 // part adds part i.
-func (j *joiner) part(i int) error {
+func (j *joiner) part(ctx context.Context, i int) error {
 	p, s := j.parts[i], &j.results[i]
 	switch {
 	case !p.segment && j.sum.First >= 0:
 		return &DamageError{Kind: DamageMissing, First: p.first, Last: j.parts[i+1].first - 1, File: p.segmentName(), Detail: "the segment is gone"}
 	case !p.segment && j.known:
-		return j.retired(p)
+		return j.retired(ctx, p)
 	case !s.read:
 		j.known, j.all = false, false
 		return nil
@@ -89,10 +90,10 @@ func (j *joiner) swapped(p part, detail string) error {
 
 // retired adds a segment of which only the index is left: its hashes must be
 // those of a tree that continues.
-func (j *joiner) retired(p part) error {
+func (j *joiner) retired(ctx context.Context, p part) error {
 	h := &hashes{active: newIndex(0)}
 	defer h.close()
-	x, err := h.open(j.fsys, p)
+	x, err := h.open(ctx, j.fsys, p)
 	if err != nil {
 		return err
 	}
@@ -156,7 +157,7 @@ func isTorn(err error) bool {
 }
 
 // pinned compares the log with the pinned checkpoints.
-func (j *joiner) pinned(last *seen) error {
+func (j *joiner) pinned(ctx context.Context, last *seen) error {
 	if err := j.truncated(last); err != nil {
 		return err
 	}
@@ -165,7 +166,7 @@ func (j *joiner) pinned(last *seen) error {
 		root, ok := j.roots[c.Size]
 		if !ok {
 			var err error
-			if root, err = j.rootAt(c.Size, last); err != nil {
+			if root, err = j.rootAt(ctx, c.Size, last); err != nil {
 				return err
 			}
 		}
@@ -187,7 +188,7 @@ func (j *joiner) pinned(last *seen) error {
 		if !s.read {
 			continue
 		}
-		root, err := j.rootAt(s.last.Size, last)
+		root, err := j.rootAt(ctx, s.last.Size, last)
 		if err != nil {
 			return err
 		}
@@ -200,18 +201,18 @@ func (j *joiner) pinned(last *seen) error {
 
 // rootAt returns the root that the tree of the last checkpoint had at size, by
 // the hashes in the indexes, which it proves.
-func (j *joiner) rootAt(size int64, last *seen) (Hash, error) {
+func (j *joiner) rootAt(ctx context.Context, size int64, last *seen) (Hash, error) {
 	active := newIndex(last.start.n)
 	f, err := j.fsys.Open(j.parts[len(j.parts)-1].segmentName())
 	if err != nil {
 		return Hash{}, fmt.Errorf("trail: verify: %w", err)
 	}
-	defer f.Close()
+	defer closeRead(f)
 	w, x := indexing(f, part{first: active.first})
-	if err := w.run(noContext); err != nil && !isTorn(err) {
+	if err := w.run(ctx); err != nil && !isTorn(err) {
 		return Hash{}, err
 	}
-	h, err := openHashes(j.fsys, x)
+	h, err := openHashes(ctx, j.fsys, x)
 	if err != nil {
 		return Hash{}, err
 	}

@@ -244,8 +244,10 @@ func (l *Log) enqueue(ctx context.Context, x entry) (*batch, int, error) {
 // run writes batches until the log is closed.
 func (l *Log) run() {
 	defer close(l.ended)
+	expect, patience := 0, time.Duration(0)
 	for range l.wake {
-		b := l.take()
+		b := l.take(expect, patience)
+		start := time.Now()
 		b.first, b.err = l.store.tree.n, l.failure()
 		if b.err == nil {
 			b.err = l.store.commit(b.entries)
@@ -255,7 +257,10 @@ func (l *Log) run() {
 		if errors.Is(b.err, ErrFailed) {
 			l.failed = ErrFailed
 		}
+		// Those who wait now, and those who are answered now.
+		expect = len(b.entries) + len(l.next.entries)
 		l.mu.Unlock()
+		patience = min(time.Since(start)/4, maxPatience)
 		close(b.done)
 	}
 }
@@ -266,20 +271,22 @@ func (l *Log) failure() error {
 	return l.failed
 }
 
+// maxPatience bounds how long a write is held back for more records.
+const maxPatience = time.Millisecond
+
 // take returns the batch that is to be written now. The callers of the batch
-// before have just been woken, and those that come back at once may join: a
-// write costs far more than to let them run.
-func (l *Log) take() *batch {
-	n := 0
-	for range 16 {
-		runtime.Gosched()
+// before have just been answered, and many come back at once: with expect of
+// them there the write need not be repeated for the rest. To wait for them a
+// fraction of the time of a write costs little, also where they do not come.
+func (l *Log) take(expect int, patience time.Duration) *batch {
+	for start := time.Now(); ; {
 		l.mu.Lock()
 		now := len(l.next.entries)
 		l.mu.Unlock()
-		if now == n {
+		if now >= expect || time.Since(start) > patience {
 			break
 		}
-		n = now
+		runtime.Gosched()
 	}
 	l.mu.Lock()
 	b := l.next

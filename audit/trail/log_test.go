@@ -362,7 +362,7 @@ func TestRetire(t *testing.T) {
 	if _, err := later.Check(w.key.Public()); err != nil {
 		t.Error("a proof from after, with the record from before:", err)
 	}
-	extends, err := r.Consistency(pinned.Size)
+	extends, err := r.Consistency(t.Context(), pinned.Size)
 	if err != nil || trail.CheckConsistency(pinned, r.Checkpoint(), extends) != nil {
 		t.Error("the log does not extend what it was:", err)
 	}

@@ -72,7 +72,7 @@ func TestLargeLog(t *testing.T) {
 		}
 	})
 	step("prove consistency", most, func() {
-		if _, err := r.Consistency(int64(n / 2)); err != nil {
+		if _, err := r.Consistency(t.Context(), int64(n/2)); err != nil {
 			t.Error(err)
 		}
 	})

@@ -34,7 +34,7 @@ func (r *Reader) Prove(ctx context.Context, seq int64) (Proof, error) {
 	if err != nil {
 		return Proof{}, err
 	}
-	h, err := r.tree()
+	h, err := r.tree(ctx)
 	if err != nil {
 		return Proof{}, err
 	}
@@ -78,14 +78,14 @@ func (p *Proof) Check(key PublicKey) (Record, error) {
 
 // Consistency returns the proof that the log's checkpoint extends one of size
 // records: RFC 6962, section 2.1.2.
-func (r *Reader) Consistency(size int64) ([]Hash, error) {
+func (r *Reader) Consistency(ctx context.Context, size int64) ([]Hash, error) {
 	if size < 0 || size > r.last.Size {
 		return nil, fmt.Errorf("trail: prove %d records: the log has %d: %w", size, r.last.Size, fs.ErrNotExist)
 	}
 	if size == 0 {
 		return nil, nil
 	}
-	h, err := r.tree()
+	h, err := r.tree(ctx)
 	if err != nil {
 		return nil, err
 	}

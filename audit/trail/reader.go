@@ -49,7 +49,7 @@ func (r *Reader) Refresh(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("trail: read: %w", err)
 	}
-	defer f.Close()
+	defer closeRead(f)
 	w, x := indexing(f, p)
 	w.roots = false
 	from, to := x.from, x.to
@@ -141,7 +141,7 @@ func (r *Reader) segment(ctx context.Context, p part, q Query, yield func(Record
 		yield(Record{}, nil, err)
 		return false
 	}
-	x, done, err := r.indexOf(p)
+	x, done, err := r.indexOf(ctx, p)
 	if err != nil {
 		return fail(err)
 	}
@@ -156,7 +156,7 @@ func (r *Reader) segment(ctx context.Context, p part, q Query, yield func(Record
 	if err != nil {
 		return fail(fmt.Errorf("trail: read: %w", err))
 	}
-	defer f.Close()
+	defer closeRead(f)
 	seq := max(p.first, q.First)
 	end := x.first + x.count
 	if seq >= end {
@@ -195,10 +195,10 @@ func (r *Reader) segment(ctx context.Context, p part, q Query, yield func(Record
 }
 
 // indexOf returns the index of a part, and what to call when done with it.
-func (r *Reader) indexOf(p part) (*indexFile, func(), error) {
+func (r *Reader) indexOf(ctx context.Context, p part) (*indexFile, func(), error) {
 	h := &hashes{active: newIndex(0)}
 	if p.first != r.tail.first {
-		x, err := h.open(r.fsys, p)
+		x, err := h.open(ctx, r.fsys, p)
 		if err == nil && x.first != p.first {
 			err = &DamageError{Kind: DamageIndex, First: p.first, Last: p.first - 1, File: p.indexName(), Detail: "it is of another segment"}
 		}
@@ -280,4 +280,4 @@ func (r *Reader) Follow(ctx context.Context, q Query, interval time.Duration) it
 }
 
 // tree returns the hashes of the log, which the caller closes.
-func (r *Reader) tree() (*hashes, error) { return openHashes(r.fsys, r.tail) }
+func (r *Reader) tree(ctx context.Context) (*hashes, error) { return openHashes(ctx, r.fsys, r.tail) }

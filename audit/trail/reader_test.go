@@ -213,7 +213,7 @@ func TestConsistency(t *testing.T) {
 		states = append(states, w.log.Checkpoint())
 		r := w.reader(t)
 		for _, old := range states {
-			proof, err := r.Consistency(old.Size)
+			proof, err := r.Consistency(t.Context(), old.Size)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -237,7 +237,7 @@ func TestConsistency(t *testing.T) {
 	if err := trail.CheckConsistency(other, states[3], nil); !errors.Is(err, trail.ErrProof) {
 		t.Errorf("another log: %v", err)
 	}
-	if _, err := w.reader(t).Consistency(26); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := w.reader(t).Consistency(t.Context(), 26); !errors.Is(err, fs.ErrNotExist) {
 		t.Error(err)
 	}
 }

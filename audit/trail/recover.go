@@ -249,7 +249,7 @@ func (s *store) checkPinned(pinned []Checkpoint) error {
 	if len(pinned) == 0 {
 		return nil
 	}
-	hashes, err := openHashes(os.DirFS(s.dir), s.active)
+	hashes, err := openHashes(noContext, os.DirFS(s.dir), s.active)
 	if err != nil {
 		return err
 	}

@@ -71,7 +71,7 @@ func (v *Verifier) VerifyRange(ctx context.Context, fsys fs.FS, first, end int64
 		return Summary{}, err
 	}
 	j := joiner{v: v, fsys: fsys, parts: parts, results: v.readAll(ctx, fsys, parts, first, end)}
-	return j.join()
+	return j.join(ctx)
 }
 
 // A seen is what was found in one segment.
@@ -135,7 +135,7 @@ func (v *Verifier) walk(ctx context.Context, fsys fs.FS, p part, slow bool) (s s
 	if err != nil {
 		return s, fmt.Errorf("trail: verify: %w", err)
 	}
-	defer f.Close()
+	defer closeRead(f)
 	w, x := indexing(f, p)
 	index := w.visit
 	w.roots = slow
@@ -226,7 +226,7 @@ func (v *Verifier) narrow(ctx context.Context, fsys fs.FS, p part, damage *Damag
 	}
 	h := &hashes{active: newIndex(0)}
 	defer h.close()
-	x, err := h.open(fsys, p)
+	x, err := h.open(ctx, fsys, p)
 	if err != nil || x.first != p.first {
 		return damage
 	}
@@ -234,7 +234,7 @@ func (v *Verifier) narrow(ctx context.Context, fsys fs.FS, p part, damage *Damag
 	if err != nil {
 		return damage
 	}
-	defer f.Close()
+	defer closeRead(f)
 	w := newWalker(f, p.segmentName(), p.first)
 	w.roots = false
 	w.visit = func(seq, off int64, h Hash, _ []Hash, _ []byte) error {

@@ -39,7 +39,7 @@ func (l *Log) Witness(ctx context.Context, w Witness) (Checkpoint, error) {
 		return Checkpoint{}, err
 	}
 	c := r.Checkpoint()
-	lines, err := w.Add(ctx, c, r.Consistency)
+	lines, err := w.Add(ctx, c, func(size int64) ([]Hash, error) { return r.Consistency(ctx, size) })
 	if err != nil {
 		return Checkpoint{}, fmt.Errorf("trail: witness %s: %w", l.store.dir, err)
 	}
