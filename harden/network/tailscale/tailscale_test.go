@@ -187,6 +187,15 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+func TestParseRefusesWhatIsNotTailscaleds(t *testing.T) {
+	status, prefs := string(recorded(t, "status-running")), string(recorded(t, "prefs-default"))
+	for _, answers := range [][3]string{{status, "{}", "null"}, {"{}", prefs, "null"}, {status, prefs, "[]"}, {status, "null", "null"}} {
+		if s, err := parse([]byte(answers[0]), []byte(answers[1]), []byte(answers[2])); err == nil || s != nil {
+			t.Errorf("%.20q %.20q %q: got %+v", answers[0], answers[1], answers[2], s)
+		}
+	}
+}
+
 // What does not say what every tailscaled says is not read as being off.
 func FuzzParse(f *testing.F) {
 	for _, names := range [][3]string{
