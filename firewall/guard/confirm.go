@@ -187,6 +187,8 @@ func (g *Guard) isNew(ctx context.Context, dir string, c Connection) error {
 		return err
 	case slices.Contains(r.Sockets, want) || slices.Contains(applied, want):
 		return no("it was there before the change was made: open a new one")
+	case !slices.Contains(now, want) && c.Tailscale():
+		return no("the kernel has no such connection: if it is a session by Tailscale's own SSH server, which the kernel does not see, confirm by a probe from the tailnet instead")
 	case !slices.Contains(now, want):
 		return no("the kernel has no such connection")
 	case slices.Contains(now, flow{Local: want.Remote, Remote: want.Local}):

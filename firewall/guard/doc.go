@@ -19,7 +19,9 @@
 // tables of iptables, or single chains of them with the jumps to them; tables
 // of nftables; values of sysctl. Whole tables are put back as they were, and so lose what
 // others, such as Docker, have changed in them meanwhile; prefer chains.
-// Counters start again from zero, and kernel modules that were loaded stay.
+// Counters start again from zero, and kernel modules that were loaded stay. A
+// table of nftables that has to be made anew comes last in listings; the order of
+// tables decides only between chains of the same hook and priority.
 //
 // # Restarts of the machine
 //

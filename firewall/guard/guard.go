@@ -27,7 +27,8 @@ type Guard struct {
 	Dir string
 
 	// Run runs the programs that look at the machine and change it. They see
-	// the same Dir. [firewall.Programs] are those of this machine.
+	// the same Dir and the same processes as this program does.
+	// [firewall.Programs] are those of this machine.
 	Run firewall.Runner
 
 	// Window is how long a change may remain unconfirmed, counted from when

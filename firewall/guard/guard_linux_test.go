@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -522,6 +523,38 @@ func TestFilesWithAwkwardNames(t *testing.T) {
 		t.Errorf("%s", difference(before, now))
 	}
 	s.sh("test ! -e /etc/own/pwned -a ! -e /pwned -a -s /etc/passwd")
+}
+
+// All rules are flushed, by whatever means: what was declared is there again.
+func TestEverythingFlushed(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.sh(applierBefore)
+	saved := func() string {
+		return volatile.ReplaceAllString(s.sh(`for p in iptables-nft iptables-legacy ip6tables-nft; do echo == $p; $p-save 2>/dev/null; done
+			nft -s list table inet own; nft -s list table inet other`), "")
+	}
+	before := saved()
+	g := s.guard(time.Minute)
+	change := applierChange
+	change.Chains = nil
+	change.Tables = append(slices.Clone(change.Tables), guard.Table{Name: "filter", IPv6: true}, guard.Table{Name: "nat", Flavour: guard.NFT})
+	change.NFTables = append(slices.Clone(change.NFTables), guard.NFTable{Family: "inet", Name: "other"})
+	armed, err := g.Arm(t.Context(), change)
+	s.must(err)
+	s.sh("nft flush ruleset; iptables-legacy -F; iptables-legacy -P INPUT DROP; iptables-nft -P INPUT DROP")
+	if s.reachable() {
+		t.Error("nothing is cut off")
+	}
+	if st, err := g.Rollback(t.Context(), armed.ID); err != nil || st.State != guard.StateRolledBack {
+		t.Errorf("%v, %v", st, err)
+	}
+	if now := saved(); now != before {
+		t.Error(difference(before, now))
+	}
+	if !s.reachable() {
+		t.Error("still cut off")
+	}
 }
 
 // What could not be put back is not guarded, so that it is not changed.

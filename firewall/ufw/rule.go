@@ -70,6 +70,20 @@ func (d Direction) String() string {
 	return "Direction(" + strconv.Itoa(int(d)) + ")"
 }
 
+// MarshalText encodes d as String does.
+func (d Direction) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reverses MarshalText.
+func (d *Direction) UnmarshalText(text []byte) error {
+	for _, known := range []Direction{In, Out, Routed} {
+		if known.String() == string(text) {
+			*d = known
+			return nil
+		}
+	}
+	return fmt.Errorf("ufw: unknown direction %q", text)
+}
+
 // A PortRange is a range of ports, both ends included.
 type PortRange struct{ First, Last uint16 }
 

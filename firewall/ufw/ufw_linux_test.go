@@ -120,6 +120,7 @@ func tcp(port uint16) firewall.Port { return firewall.Port{Protocol: firewall.TC
 
 // Whatever rules UFW is given, what the kernel has is recognized as theirs.
 func TestRulesOfAllKindsAreThoseInTheKernel(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	rules := []string{
 		"allow SSH", "allow 22/tcp", "limit 2222/tcp", "allow 53", "deny 25", "reject 113", "reject 114/tcp", "reject 115/udp", "limit 7000",
@@ -222,6 +223,7 @@ func ruleTexts(rules []ufw.Rule) []string {
 
 // "ufw status" calls these active. What it lies about is seen.
 func TestStatusThatLies(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.sh("ufw allow 22/tcp; ufw --force enable")
 	restore := s.saved()
@@ -262,6 +264,7 @@ func TestStatusThatLies(t *testing.T) {
 
 // A plan allows, denies the rest by both families, enables, and can be applied again.
 func TestPlanIsApplied(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.sh("ufw default allow incoming; ufw allow 8080; ufw allow from any to any; ufw deny 23/tcp")
 	wish := ufw.Wish{Allow: []firewall.Allow{
@@ -344,6 +347,7 @@ func stepKinds(p *ufw.Plan) []ufw.StepKind {
 // IPv6 that UFW does not manage is dropped; the plan makes UFW manage it, also
 // where it runs already.
 func TestIPv6NotManaged(t *testing.T) {
+	t.Parallel()
 	for _, enabled := range []bool{false, true} {
 		s := newSite(t)
 		s.sh("sed -i s/^IPV6=yes/IPV6=no/ /etc/default/ufw")
@@ -370,6 +374,7 @@ func TestIPv6NotManaged(t *testing.T) {
 // UFW's chains without its jumps: enabling or reloading drops everything, so
 // that there is no plan, active or not.
 func TestPlanRefusesWithoutJumps(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.sh("ufw allow 22/tcp; ufw --force enable; iptables -F INPUT; iptables -P INPUT ACCEPT")
 	for _, state := range []string{"active", "disabled"} {
@@ -395,6 +400,7 @@ func TestPlanRefusesWithoutJumps(t *testing.T) {
 
 // A plan whose ground has gone is not applied: the jumps went missing after it was made.
 func TestApplyLooksAgain(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.sh("ufw --force enable; ufw disable")
 	p, err := s.read().Plan(ufw.Wish{Allow: []firewall.Allow{{Port: tcp(22)}}})
@@ -416,6 +422,7 @@ func TestApplyLooksAgain(t *testing.T) {
 
 // Enabled in the file, as after a boot that failed: the rules are loaded.
 func TestEnabledButNotLoaded(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.sh("sed -i s/^ENABLED=no/ENABLED=yes/ /etc/ufw/ufw.conf")
 	if got := kinds(s.read().Problems()); !slices.Equal(got, []ufw.ProblemKind{ufw.NotLoaded}) {
@@ -439,6 +446,7 @@ func (s *site) legacy() {
 
 // The legacy flavour is read as the other is.
 func TestLegacy(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	s.legacy()
 	_, st := s.apply(ufw.Wish{Allow: []firewall.Allow{{Port: tcp(22)}, {Port: tcp(23), In: "eth0"}}})
@@ -457,6 +465,7 @@ func TestLegacy(t *testing.T) {
 // A lock that another holds ends in an error that names it and its holder,
 // within the deadline; reading waits for no lock.
 func TestHeldLock(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, path, hold string
 		legacy           bool
@@ -511,6 +520,7 @@ func TestHeldLock(t *testing.T) {
 
 // Without root there is an error, not a firewall that is off.
 func TestReadWithoutRoot(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	_, err := ufw.Read(t.Context(), denied{files{s.l}}, machine{s.l.Host})
 	if !errors.Is(err, fs.ErrPermission) {
@@ -541,6 +551,7 @@ func (n nobody) Run(ctx context.Context, stdin []byte, name string, args ...stri
 
 // Other firewalls are recognized, and iptables, UFW and Docker are none of them.
 func TestOthers(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	others := func() []ufw.Other {
 		t.Helper()

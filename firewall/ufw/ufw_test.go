@@ -1,9 +1,11 @@
 package ufw
 
 import (
+	"encoding/json"
 	"errors"
 	"net/netip"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -316,6 +318,27 @@ func TestPlanAddsWhatIsMissing(t *testing.T) {
 		if got := adds(c.s, Wish{Allow: []firewall.Allow{ssh, ssh}}); got != c.want {
 			t.Errorf("%s: %d steps", c.name, got)
 		}
+	}
+}
+
+// A plan can be kept, and applied by another process.
+func TestPlanIsData(t *testing.T) {
+	s := installed(t, "limit tcp 22 0.0.0.0/0 any 192.0.2.0/24 out_eth0 comment=6869", "allow any any ::/0 any ::/0 in")
+	p, err := s.Plan(Wish{
+		Allow:  []firewall.Allow{{Port: firewall.Port{Protocol: firewall.TCP, Number: 22}, In: "eth0"}},
+		Remove: s.Rules,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Broader = s.Rules
+	data, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again Plan
+	if err := json.Unmarshal(data, &again); err != nil || !reflect.DeepEqual(&again, p) {
+		t.Errorf("%s: %v\n%+v\n%+v", data, err, p, again)
 	}
 }
 
