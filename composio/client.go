@@ -75,15 +75,20 @@ type Client struct {
 	maxWait time.Duration
 	maxBody int64
 	gate    *gate
-	slots   chan struct{} // nil, or one is held while a request is under way
+	limit   *limiter // nil if there is none
+	order   priority // among those that share the limit
 }
 
-// limited returns a client that has at most n requests under way. It shares
-// the rest with c.
-func (c *Client) limited(n int) *Client {
-	l := *c
-	l.slots = make(chan struct{}, n)
-	return &l
+// limited returns a client for each priority. Together they have at most n
+// requests under way; the rest they share with c.
+func (c *Client) limited(n int) (all [priorities]*Client) {
+	limit := &limiter{free: n}
+	for p := range priorities {
+		l := *c
+		l.limit, l.order = limit, p
+		all[p] = &l
+	}
+	return all
 }
 
 // A credential is a key and the one header that it goes into.
@@ -309,15 +314,13 @@ func (c *Client) do(ctx context.Context, r request, out any) (answer, error) {
 // over.
 func (c *Client) begin(ctx context.Context) (end func(), err error) {
 	end = func() {}
-	if c.slots != nil {
-		select {
-		case c.slots <- struct{}{}:
-			end = func() { <-c.slots }
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+	if c.limit != nil {
+		if err := c.limit.acquire(ctx, c.order); err != nil {
+			return nil, err
 		}
+		end = c.limit.release
 	}
-	// Whoever waits here has a slot: the others could not send either.
+	// Whoever waits here keeps others from it, who could not send either.
 	if err := c.gate.wait(ctx, c.maxWait); err != nil {
 		end()
 		return nil, err

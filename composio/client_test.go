@@ -407,7 +407,7 @@ func TestTimeouts(t *testing.T) {
 
 func TestAnswersThatAreTooLarge(t *testing.T) {
 	c := answering(t, func(*http.Request) (*http.Response, error) {
-		return answer(200, `{"id":"ca_1","alias":"`+strings.Repeat("x", 2000)+`"}`)
+		return answer(200, `{"id":"ca_1"}`+strings.Repeat(" ", 2000))
 	}, func(c *composio.Config) { c.MaxBodyBytes = 1000 })
 	if _, err := c.Account(t.Context(), "ca_1"); !errors.Is(err, composio.ErrAnswer) {
 		t.Errorf("%v", err)

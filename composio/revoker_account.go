@@ -26,7 +26,7 @@ func (x *run) revoke(ctx context.Context, o *AccountOutcome) {
 		}
 	}
 	if status == StatusInactive && x.EnableInactive {
-		if err := x.client.SetAccountEnabled(ctx, o.ID, true); err != nil {
+		if err := x.clients[second].SetAccountEnabled(ctx, o.ID, true); err != nil {
 			o.Outcome, o.Reason = OutcomeUnconfirmed, fmt.Sprintf("it is %s and could not be enabled: %v", status, err)
 			return
 		}
@@ -45,7 +45,7 @@ func (x *run) revoke(ctx context.Context, o *AccountOutcome) {
 			o.Outcome, o.Reason = OutcomeUnconfirmed, fmt.Sprintf("it is %s, and the API revokes none but ACTIVE accounts", status)
 			return
 		}
-		done, err := x.client.RevokeAccount(ctx, o.ID)
+		done, err := x.clients[second].RevokeAccount(ctx, o.ID)
 		if err == nil && len(done.Tokens) > 0 {
 			// The API tells this once. A run after a crash needs it.
 			o.Tokens = done.Tokens
@@ -112,7 +112,7 @@ func (x *run) lastSeen(id string) (Status, bool) {
 // look asks for an account. It returns no status if the account is gone or the
 // API does not say, and o's outcome then says which.
 func (x *run) look(ctx context.Context, o *AccountOutcome) (status Status, gone bool) {
-	a, err := x.client.Account(ctx, o.ID)
+	a, err := x.clients[second].Account(ctx, o.ID)
 	switch {
 	case err == nil:
 		x.mu.Lock()
@@ -137,12 +137,12 @@ func (x *run) look(ctx context.Context, o *AccountOutcome) (status Status, gone 
 func (x *run) remove(ctx context.Context, o *AccountOutcome) {
 	const attempts = 3
 	for n := 1; ; n++ {
-		d, err := x.client.DeleteAccount(ctx, o.ID)
+		d, err := x.clients[third].DeleteAccount(ctx, o.ID)
 		if d.RevokeJobID != "" {
 			o.RevokeJobID = d.RevokeJobID
 		}
 		// That it is not found is success here; it is asked for all the same.
-		_, asked := x.client.Account(ctx, o.ID)
+		_, asked := x.clients[third].Account(ctx, o.ID)
 		switch {
 		case errors.Is(asked, ErrNotFound):
 			o.Deleted = true

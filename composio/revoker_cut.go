@@ -17,34 +17,40 @@ func (x *run) cut(ctx context.Context) {
 	parts.Go(func() { x.cutTriggers(ctx) })
 	parts.Go(func() {
 		for _, id := range x.Sessions {
-			x.end(ctx, "session", id, x.client.DeleteSession, func(ctx context.Context, id string) error {
-				_, err := x.client.Session(ctx, id)
-				return absent(err)
+			parts.Go(func() {
+				x.end(ctx, "session", id, x.clients[first].DeleteSession, func(ctx context.Context, id string) error {
+					_, err := x.clients[first].Session(ctx, id)
+					return absent(err)
+				})
 			})
 		}
 	})
 	if x.UserIDs == nil {
 		parts.Go(func() {
-			for _, s := range list(x, "MCP server", x.client.MCPServers(ctx)) {
-				x.end(ctx, "MCP server", s.ID, x.client.DeleteMCPServer, func(ctx context.Context, id string) error {
-					_, err := x.client.MCPServer(ctx, id)
-					return absent(err)
+			for _, s := range list(x, "MCP server", x.clients[first].MCPServers(ctx)) {
+				parts.Go(func() {
+					x.end(ctx, "MCP server", s.ID, x.clients[first].DeleteMCPServer, func(ctx context.Context, id string) error {
+						_, err := x.clients[first].MCPServer(ctx, id)
+						return absent(err)
+					})
 				})
 			}
 		})
 		parts.Go(func() {
-			for _, a := range list(x, "auth config", x.client.AuthConfigs(ctx)) {
+			for _, a := range list(x, "auth config", x.clients[first].AuthConfigs(ctx)) {
 				if a.Disabled {
 					continue
 				}
-				x.end(ctx, "auth config", a.ID, func(ctx context.Context, id string) error {
-					return x.client.SetAuthConfigEnabled(ctx, id, false)
-				}, func(ctx context.Context, id string) error {
-					a, err := x.client.AuthConfig(ctx, id)
-					if err == nil && !a.Disabled {
-						err = errors.New("it is still enabled")
-					}
-					return err
+				parts.Go(func() {
+					x.end(ctx, "auth config", a.ID, func(ctx context.Context, id string) error {
+						return x.clients[first].SetAuthConfigEnabled(ctx, id, false)
+					}, func(ctx context.Context, id string) error {
+						a, err := x.clients[first].AuthConfig(ctx, id)
+						if err == nil && !a.Disabled {
+							err = errors.New("it is still enabled")
+						}
+						return err
+					})
 				})
 			}
 		})
@@ -57,32 +63,33 @@ func (x *run) cut(ctx context.Context) {
 // listing of those that are active has to confirm it.
 func (x *run) cutTriggers(ctx context.Context) {
 	f := TriggerFilter{UserIDs: x.UserIDs}
-	refused := make(map[string]error)
-	var ids []string
-	for _, t := range list(x, "trigger", x.client.Triggers(ctx, f)) {
-		ids = append(ids, t.ID)
-		refused[t.ID] = x.client.SetTriggerEnabled(ctx, t.ID, false)
-	}
-	if len(ids) == 0 {
+	triggers := list(x, "trigger", x.clients[first].Triggers(ctx, f))
+	if len(triggers) == 0 {
 		return
 	}
+	refused := make([]error, len(triggers))
+	var disabling sync.WaitGroup
+	for i, t := range triggers {
+		disabling.Go(func() { refused[i] = x.clients[first].SetTriggerEnabled(ctx, t.ID, false) })
+	}
+	disabling.Wait()
 	active := make(map[string]bool)
 	var unseen error
-	for t, err := range x.client.Triggers(ctx, f) {
+	for t, err := range x.clients[first].Triggers(ctx, f) {
 		if err != nil {
 			unseen = fmt.Errorf("whether it is disabled cannot be seen: %w", err)
 			break
 		}
 		active[t.ID] = !t.Disabled
 	}
-	for _, id := range ids {
+	for i, t := range triggers {
 		err := unseen
-		if active[id] {
-			if err = refused[id]; err == nil {
+		if active[t.ID] {
+			if err = refused[i]; err == nil {
 				err = errors.New("it is still active")
 			}
 		}
-		x.cutDone("trigger", id, err)
+		x.cutDone("trigger", t.ID, err)
 	}
 }
 
@@ -139,16 +146,16 @@ func (x *run) keys(ctx context.Context) {
 		return
 	}
 	if x.ProjectID != "" {
-		key, err := x.client.RegenerateKey(ctx, x.ProjectID)
+		key, err := x.clients[first].RegenerateKey(ctx, x.ProjectID)
 		x.newKey = key
-		if old := x.client.key.key; strings.HasPrefix(old.Reveal(), "ak_") {
+		if old := x.clients[first].key.key; strings.HasPrefix(old.Reveal(), "ak_") {
 			err = x.dead(ctx, old, err)
 		}
 		x.cutDone("key", "of project "+x.ProjectID, err)
 	}
 	for i, chunk := 0, x.Keys; len(chunk) > 0; {
 		n := min(100, len(chunk))
-		err := x.client.RevokeKeys(ctx, chunk[:n]...)
+		err := x.clients[first].RevokeKeys(ctx, chunk[:n]...)
 		for _, k := range chunk[:n] {
 			i++
 			x.cutDone("key", fmt.Sprintf("%d of %d", i, len(x.Keys)), x.dead(ctx, k, err))
@@ -160,7 +167,7 @@ func (x *run) keys(ctx context.Context) {
 // dead is nil if the API no longer takes the key, and otherwise says why that
 // is not so: because of before, if that is not nil.
 func (x *run) dead(ctx context.Context, key Secret, before error) error {
-	works, err := x.client.KeyWorks(ctx, key)
+	works, err := x.clients[first].KeyWorks(ctx, key)
 	switch {
 	case err == nil && !works:
 		return nil

@@ -14,8 +14,7 @@ import (
 // time; mu guards what they share.
 type run struct {
 	*Revoker
-	client  *Client // with the limit of requests under way
-	width   int     // that limit
+	clients [priorities]*Client // with the limit of requests under way
 	started time.Time
 
 	mu       sync.Mutex
@@ -33,7 +32,7 @@ func (r *Revoker) begin() *run {
 		n = DefaultConcurrency
 	}
 	x := &run{
-		Revoker: r, client: r.Client.limited(n), width: n, started: time.Now(),
+		Revoker: r, clients: r.Client.limited(n), started: time.Now(),
 		accounts: make(map[string]*AccountOutcome), status: make(map[string]Status),
 	}
 	r.mu.Lock()
@@ -54,41 +53,19 @@ func (x *run) problem(format string, args ...any) {
 	}
 }
 
-// A stage holds deletions back until all accounts are listed, since each
-// deletion moves rows, and until hardly any has still to be revoked.
-type stage struct {
-	mu      sync.Mutex
-	pending int // accounts to be revoked
-	most    int // of them that hold nothing back
-	listed  bool
-	open    chan struct{}
-	opened  bool
-}
-
-func (s *stage) change(pending int, listed bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pending += pending
-	s.listed = s.listed || listed
-	if s.listed && s.pending <= s.most && !s.opened {
-		s.opened = true
-		close(s.open)
-	}
-}
-
 // sweep lists the accounts in scope, and revokes and deletes them and those
 // that are known and not listed: the run before may have deleted them. It
 // returns how many were listed and whether one of them was not expected.
 func (x *run) sweep(ctx context.Context) (n int, fresh bool, err error) {
-	s := &stage{most: x.width, open: make(chan struct{})}
+	// Each deletion moves rows, and so they wait until all are listed.
+	listed := make(chan struct{})
 	var accounts sync.WaitGroup
 	begun := make(map[string]bool)
 	begin := func(o *AccountOutcome) {
 		begun[o.ID] = true
-		s.change(1, false)
-		accounts.Go(func() { x.handle(ctx, o, s) })
+		accounts.Go(func() { x.handle(ctx, o, listed) })
 	}
-	for a, e := range x.scope(ctx, x.client) {
+	for a, e := range x.scope(ctx, x.clients[first]) {
 		if err = e; err != nil {
 			x.problem("%v", err)
 			break
@@ -106,20 +83,19 @@ func (x *run) sweep(ctx context.Context) (n int, fresh bool, err error) {
 			begin(o)
 		}
 	}
-	s.change(0, true)
+	close(listed)
 	accounts.Wait()
 	x.sync()
 	return n, fresh, err
 }
 
 // handle revokes an account and then deletes it.
-func (x *run) handle(ctx context.Context, o *AccountOutcome, s *stage) {
+func (x *run) handle(ctx context.Context, o *AccountOutcome, listed <-chan struct{}) {
 	if ctx.Err() == nil && !o.Outcome.Revoked() {
 		x.step(ctx, o, x.revoke)
 	}
-	s.change(-1, false)
 	select {
-	case <-s.open:
+	case <-listed:
 	case <-ctx.Done():
 		return
 	}
