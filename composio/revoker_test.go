@@ -188,7 +188,7 @@ func judge(t *testing.T, s *composiotest.Server, before map[string]composiotest.
 				t.Errorf("%s is confirmed, and %v are taken by the provider; open %q", o.ID, is.Live, o.Open)
 			}
 		case composio.OutcomePartial:
-			if len(is.Live) == 0 || slices.Equal(o.Tokens, is.Live) {
+			if len(is.Live) == 0 || slices.Equal(o.Tokens, is.Live) || !strings.Contains(o.Open, "other than the "+o.Tokens[0]) {
 				t.Errorf("%s is partial with %v, and %v are taken", o.ID, o.Tokens, is.Live)
 			}
 		}
@@ -483,6 +483,11 @@ func TestRevokeWhereNothingIsCertain(t *testing.T) {
 				}
 				if name == "accounts cannot be listed" && s.Account(rep.Accounts[0].ID).Status != "REVOKED" {
 					t.Error("the accounts were known, and were not revoked")
+				}
+				if left, err := r.Remaining(t.Context()); err == nil && len(left) == 0 && !s.Account(rep.Accounts[0].ID).Deleted && rep.Accounts[0].Outcome != composio.OutcomeConfirmed {
+					t.Error("nothing is said to remain")
+				} else if err == nil && (name == "accounts cannot be listed" || name == "nothing answers") {
+					t.Error("what remains is said to be known")
 				}
 				if rep.Empty && (name == "accounts cannot be listed" || name == "nothing answers" || name == "accounts cannot be deleted") {
 					t.Error("it is said that none is left")
