@@ -3,6 +3,8 @@ package trail
 import (
 	"errors"
 	"strings"
+
+	"golang.org/x/mod/sumdb/note"
 )
 
 // Forge rewrites a segment as somebody can who has not the key: edit changes
@@ -123,3 +125,26 @@ func (l *Log) Break(fail func(call int, method string, p []byte) (int, error)) *
 
 // SyncData is how a Log makes a file durable.
 var SyncData = syncData
+
+// SignAnew replaces the signature of the checkpoint of size records, and makes
+// the sum of its frame fit.
+func SignAnew(data []byte, key *Key, size int64) ([]byte, error) {
+	f := frames{r: strings.NewReader(string(data))}
+	var out []byte
+	for {
+		fr, err := f.next()
+		if err != nil {
+			return out, nil
+		}
+		payload := fr.payload
+		if c, err := parseCheckpoint(payload); err == nil && fr.tag == tagCheckpoint && c.Size == size {
+			text, _, _ := strings.Cut(c.note, "\n\n")
+			signed, err := note.Sign(&note.Note{Text: text + "\n"}, key.signer)
+			if err != nil {
+				return nil, err
+			}
+			payload = signed
+		}
+		out, _ = appendFrame(out, fr.tag, payload)
+	}
+}

@@ -115,6 +115,18 @@ var tamperings = []tampering{
 		dropIndexes(m)
 		forge(t, m, segmentOf(m, 7), true, w.key, editRecord(7))
 	}, trail.DamageSwapped, -1, false},
+	{"the signature of a checkpoint in the middle is replaced", func(t *testing.T, w *world, m fstest.MapFS) {
+		other, err := trail.GenerateKey(w.key.Origin())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := m[segmentOf(m, 7)]
+		data, err := trail.SignAnew(s.Data, other, 8)
+		if err != nil || bytes.Equal(data, s.Data) {
+			t.Fatal("nothing was changed", err)
+		}
+		s.Data = data
+	}, trail.DamageSignature, -1, false},
 	{"a record is deleted", func(t *testing.T, w *world, m fstest.MapFS) {
 		cut(t, m, 7)
 	}, trail.DamageMissing, 7, false},

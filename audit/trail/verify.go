@@ -1,6 +1,7 @@
 package trail
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -205,15 +206,15 @@ func compareIndex(fsys fs.FS, p part, want *index) error {
 		return fmt.Errorf("trail: verify: %w", err)
 	}
 	expected := want.encode()
+	if bytes.Equal(got, expected) {
+		return nil
+	}
 	n := min(len(got), len(expected))
 	for i := range n {
 		if got[i] != expected[i] {
 			n = i
 			break
 		}
-	}
-	if n == len(got) && n == len(expected) {
-		return nil
 	}
 	return &DamageError{Kind: DamageIndex, First: p.first, Last: p.first - 1, File: p.indexName(), Offset: int64(n), Detail: "it is not the index of the segment: remove it, and it is made anew"}
 }
