@@ -108,10 +108,9 @@ func (r *Ruleset) Evaluate(rt *Routing, p Packet) Decision {
 				puzzles = append(puzzles, s)
 			}
 		}
-		switch {
-		case way == 0:
+		if way == 0 {
 			first = d
-		default:
+		} else {
 			for _, s := range d.Steps {
 				if !slices.Contains(first.Steps, s) {
 					first.Steps = append(first.Steps, s)

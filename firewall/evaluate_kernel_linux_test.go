@@ -14,7 +14,7 @@ import (
 )
 
 // packetsPerRuleset is how many packets meet a random rule set.
-const packetsPerRuleset = 150
+const packetsPerRuleset = 200
 
 // TestEvaluateAgainstKernel sends random packets through random rules of all
 // kinds at once, in the kernel and in the evaluator. Where the evaluator has an

@@ -99,16 +99,16 @@ func options(words []string) map[string]string {
 
 func (c *iptablesCompiler) markTarget(args map[string]string) bool {
 	conn := c.target == "CONNMARK"
-	set := func(clear, flip uint32) bool {
+	set := func(erase, flip uint32) bool {
 		c.do("mark", func(f *flow) verdict {
 			if conn {
 				if f.track == tracked {
-					f.connmark = xmark(f.connmark, clear, flip)
+					f.connmark = xmark(f.connmark, erase, flip)
 					f.changed = true
 				}
 				return verdict{}
 			}
-			f.mark, f.changed = xmark(f.mark, clear, flip), true
+			f.mark, f.changed = xmark(f.mark, erase, flip), true
 			return verdict{does: "sets the mark"}
 		})
 		return true
@@ -134,9 +134,9 @@ func (c *iptablesCompiler) markTarget(args map[string]string) bool {
 }
 
 // xmark clears bits and inverts others, as MARK and CONNMARK do.
-func xmark(v value, clear, flip uint32) value {
-	v.n = v.n&^uint64(clear) ^ uint64(flip)
-	v.unk &^= uint64(clear)
+func xmark(v value, erase, flip uint32) value {
+	v.n = v.n&^uint64(erase) ^ uint64(flip)
+	v.unk &^= uint64(erase)
 	return v
 }
 
@@ -160,9 +160,9 @@ func (c *iptablesCompiler) copyMark(save bool, args map[string]string) bool {
 		masks["--nfmask"], masks["--ctmask"] = n, n
 	}
 	nf, ct := masks["--nfmask"], masks["--ctmask"]
-	merge := func(to, from value, clear, take uint64) value {
+	merge := func(to, from value, erase, take uint64) value {
 		from = masked(from, take)
-		return value{n: to.n&^clear ^ from.n, unk: to.unk&^clear | from.unk}
+		return value{n: to.n&^erase ^ from.n, unk: to.unk&^erase | from.unk}
 	}
 	c.do("mark", func(f *flow) verdict {
 		if f.track != tracked {

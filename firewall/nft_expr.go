@@ -461,7 +461,7 @@ func (t *Table) comparison(m map[string]any) (func(*flow) tri, error) {
 		if !ok {
 			return nil, fmt.Errorf("%s", textOf(right))
 		}
-		test = func(f *flow, v value) tri { return exactly(number(uint64(0))).match(masked(v.numeric(), n)).not() }
+		test = func(_ *flow, v value) tri { return exactly(number(uint64(0))).match(masked(v.numeric(), n)).not() }
 		if operator == "!" { // none of the flags
 			operator = "!="
 		} else {
@@ -479,7 +479,7 @@ func (t *Table) comparison(m map[string]any) (func(*flow) tri, error) {
 				return nil, fmt.Errorf("an order of %s", textOf(m["left"]))
 			}
 			n := p.lo.n
-			test = func(f *flow, v value) tri {
+			test = func(_ *flow, v value) tri {
 				if v.unknown || v.unk != 0 {
 					return maybe
 				}

@@ -172,7 +172,8 @@ func only(v any) (key string, arg any, ok bool) {
 	if !isMap || len(m) != 1 {
 		return "", nil, false
 	}
-	for key, arg = range m {
+	for k, v := range m {
+		key, arg = k, v
 	}
 	return key, arg, true
 }

@@ -185,7 +185,7 @@ func (c *nftCompiler) verdictMap(m map[string]any) {
 	verdicts := make([]verdict, len(list))
 	for i, e := range list {
 		name, arg, ok := only(e.data)
-		var err error = errors.New("verdict")
+		err := errors.New("verdict")
 		if ok {
 			verdicts[i], _, err = nftVerdict(name, arg)
 		}
