@@ -1,10 +1,12 @@
 package trail
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // Forge rewrites a segment as somebody can who has not the key: edit changes
@@ -147,4 +149,31 @@ func SignAnew(data []byte, key *Key, size int64) ([]byte, error) {
 		}
 		out, _ = appendFrame(out, fr.tag, payload)
 	}
+}
+
+// ForgeIndex makes another index, sound in itself, in which the first record has
+// another hash. It must be the index of the first segment.
+func ForgeIndex(data []byte) ([]byte, error) {
+	old, err := readIndex(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return nil, err
+	}
+	x := newIndex(0)
+	var tree frontier
+	for seq := range old.count {
+		off, err := old.offset(seq)
+		if err != nil {
+			return nil, err
+		}
+		h, err := old.hash(tlog.StoredHashIndex(0, seq))
+		if err != nil {
+			return nil, err
+		}
+		if seq == 0 {
+			h[0] ^= 1
+		}
+		x.add(off, old.from, tree.add(h, nil))
+	}
+	x.size, x.to = old.size, old.to
+	return x.encode(), nil
 }

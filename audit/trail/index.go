@@ -2,9 +2,9 @@ package trail
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"math"
 	"time"
@@ -24,7 +24,7 @@ import (
 //	from, to  8 bytes each: times of the oldest and the newest record, Unix seconds
 //	offsets   4 bytes each, of the records in the segment, in units of 1 byte
 //	hashes    32 bytes each, in the order of tlog.StoredHashIndex
-//	sum       8 bytes: the first of the SHA-256 of all this
+//	sum       8 bytes: the CRC-32C of all this
 type index struct {
 	first    int64
 	offsets  []uint32
@@ -70,8 +70,7 @@ func (x *index) encode() []byte {
 	for i := range x.hashes {
 		buf = append(buf, x.hashes[i][:]...)
 	}
-	sum := sha256.Sum256(buf)
-	return append(buf, sum[:indexSum]...)
+	return binary.LittleEndian.AppendUint64(buf, indexSumOf(buf))
 }
 
 // An indexFile is an index in a file, of which only the header has been read.
@@ -144,9 +143,14 @@ func sumFits(data []byte) bool {
 	if len(data) < indexSum {
 		return false
 	}
-	sum := sha256.Sum256(data[:len(data)-indexSum])
-	return string(data[len(data)-indexSum:]) == string(sum[:indexSum])
+	return binary.LittleEndian.Uint64(data[len(data)-indexSum:]) == indexSumOf(data[:len(data)-indexSum])
 }
+
+// indexSumOf returns a checksum against accidents: what else is done to an
+// index shows in the tree.
+func indexSumOf(data []byte) uint64 { return uint64(crc32.Checksum(data, castagnoli)) }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // spans reports whether the segment may have records between the two times.
 func spans(from, to int64, after, before time.Time) bool {

@@ -392,6 +392,32 @@ func TestRetire(t *testing.T) {
 	})
 }
 
+// Of a retired segment only hashes are left, and these are those of the tree.
+func TestForgedIndexOfARetiredSegment(t *testing.T) {
+	w := create(t, trail.Config{SegmentBytes: 3000})
+	w.record(t, 0, 12)
+	for keep := int64(20_000); ; keep -= 100 {
+		if n, err := w.log.Retire(t.Context(), trail.Retention{Bytes: keep}); err != nil || keep < 0 {
+			t.Fatal(err)
+		} else if n > 0 {
+			break
+		}
+	}
+	w.verify(t)
+	m := w.files(t)
+	if m["00000000000000000000.seg"] != nil || len(segments(m)) < 2 {
+		t.Fatal("it is not the first segment alone that was retired")
+	}
+	index := m["00000000000000000000.idx"]
+	data, err := trail.ForgeIndex(index.Data)
+	if err != nil || len(data) != len(index.Data) {
+		t.Fatal(err)
+	}
+	index.Data = data
+	_, err = w.verifier().Verify(t.Context(), m)
+	wantDamage(t, err, trail.DamageSwapped)
+}
+
 func TestRetireByAge(t *testing.T) {
 	w := create(t, trail.Config{SegmentBytes: 3000})
 	for n := range 40 {
