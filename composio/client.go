@@ -320,6 +320,11 @@ func (c *Client) begin(ctx context.Context) (end func(), err error) {
 		}
 		end = c.limit.release
 	}
+	// Its turn may have come as the caller went.
+	if ctx.Err() != nil {
+		end()
+		return nil, context.Cause(ctx)
+	}
 	// Whoever waits here keeps others from it, who could not send either.
 	if err := c.gate.wait(ctx, c.maxWait); err != nil {
 		end()

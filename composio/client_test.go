@@ -405,6 +405,18 @@ func TestTimeouts(t *testing.T) {
 	})
 }
 
+// Who has gone sends nothing more.
+func TestNothingIsSentForWhoHasGone(t *testing.T) {
+	for name := range operations(t.Context()) {
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		c := answering(t, func(*http.Request) (*http.Response, error) { t.Errorf("%s: sent", name); return answer(200, "{}") })
+		if err := operations(ctx)[name].do(c); !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 func TestAnswersThatAreTooLarge(t *testing.T) {
 	c := answering(t, func(*http.Request) (*http.Response, error) {
 		return answer(200, `{"id":"ca_1"}`+strings.Repeat(" ", 2000))
