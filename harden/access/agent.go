@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/managemyclaw/hardshell/harden"
@@ -44,6 +45,7 @@ type Agent struct {
 
 // Unread is something that could not be read.
 type Unread struct {
+	Kind  LeakKind // what it is
 	Place string
 	Err   error
 }
@@ -103,16 +105,26 @@ func (s *survey) run(ctx context.Context) Agent {
 
 // unread notes what could not be read. Of what is beyond a limit it notes the
 // first.
-func (s *survey) unread(place string, err error) {
+func (s *survey) unread(kind LeakKind, place string, err error) {
+	g := s.gap(kind, place, err)
 	for _, u := range s.agent.Unread {
-		if errors.Is(err, errLimit) && errors.Is(u.Err, errLimit) {
+		if errors.Is(g.Err, errLimit) && errors.Is(u.Err, errLimit) {
 			return
 		}
 	}
 	const most = 1000
 	if len(s.agent.Unread) < most {
-		s.agent.Unread = append(s.agent.Unread, Unread{s.shown(place), err})
+		s.agent.Unread = append(s.agent.Unread, g)
 	}
+}
+
+// gap describes what could not be read. The error of the operating system names
+// the file once more, as the agent did.
+func (s *survey) gap(kind LeakKind, place string, err error) Unread {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		err = p.Err
+	}
+	return Unread{kind, s.shown(place), limitError(err)}
 }
 
 var errLimit = errors.New("the limit of what is read was reached: raise Config.Limits, or name what need not be read in Config.Skip")

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-
 	"net"
 	"net/netip"
 	"strings"
@@ -395,7 +394,7 @@ func settings(text string) func(*hosttest.Machine) {
 	return func(m *hosttest.Machine) { m.File(root+"/home/node/.openclaw/openclaw.json", text) }
 }
 
-type broken struct{ nothing }
+type broken struct{}
 
 func (broken) Detect(context.Context, []byte) ([]access.Match, error) {
 	return nil, errors.New("out of order")

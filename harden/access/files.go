@@ -61,7 +61,7 @@ func (s *survey) written(ctx context.Context, m *container.MountPoint) {
 		if dir, ok := strings.CutPrefix(o, "upperdir="); ok {
 			dir = procfs.Unescape(dir)
 			if _, err := s.view.Lstat(dir); err != nil {
-				s.unread(what, err)
+				s.unread(InFile, what, err)
 				return
 			}
 			w := walk{survey: s, root: dir}
@@ -70,7 +70,7 @@ func (s *survey) written(ctx context.Context, m *container.MountPoint) {
 		}
 	}
 	if !m.ReadOnly {
-		s.unread(what, errors.New("the file system does not say where it is"))
+		s.unread(InFile, what, errors.New("the file system does not say where it is"))
 	}
 }
 
@@ -98,7 +98,7 @@ func (s *survey) resolved(root string, dirs []string) []string {
 		case err == nil && !slices.Contains(all, found):
 			all = append(all, found)
 		case err != nil && !gone(err):
-			s.unread(d, err)
+			s.unread(InFile, d, err)
 		}
 	}
 	return all
@@ -121,7 +121,7 @@ func (w *walk) from(ctx context.Context, name, id string) {
 	info, err := w.view.Lstat(path.Join(w.root, name))
 	if err != nil {
 		if !gone(err) {
-			w.unread(name, err)
+			w.unread(InFile, name, err)
 		}
 		return
 	}
@@ -133,7 +133,7 @@ func (w *walk) visit(ctx context.Context, name string, e fs.DirEntry, id, rel st
 	full := path.Join(w.root, name)
 	switch {
 	case ctx.Err() != nil:
-		w.unread(name, limitError(context.Cause(ctx)))
+		w.unread(InFile, name, context.Cause(ctx))
 		return
 	case w.skipped(name):
 		return
@@ -152,7 +152,7 @@ func (w *walk) visit(ctx context.Context, name string, e fs.DirEntry, id, rel st
 		entries, err := w.view.ReadDir(full)
 		if err != nil {
 			if !gone(err) {
-				w.unread(name, err)
+				w.unread(InFile, name, err)
 			}
 			return
 		}

@@ -39,6 +39,17 @@ func judgeCredentials(_ context.Context, a Agent) (harden.Verdict, error) {
 	return v.verdict(errors.Join(errs...), at(harden.LevelInspected, "/proc", seen, "no credential"))
 }
 
+// ofEnvironment returns what of the environment was not read.
+func ofEnvironment(all []Unread) []Unread {
+	var some []Unread
+	for _, u := range all {
+		if u.Kind == InEnvironment {
+			some = append(some, u)
+		}
+	}
+	return some
+}
+
 // judgeSettings judges OpenClaw's configuration.
 func judgeSettings(_ context.Context, a Agent) (harden.Verdict, error) {
 	const id = "access.openclaw_config"
@@ -50,7 +61,7 @@ func judgeSettings(_ context.Context, a Agent) (harden.Verdict, error) {
 		return harden.Verdict{}, errors.New("OpenClaw's configuration was not found: set Config.StateDirs to where its openclaw.json is in the container")
 	}
 	v := leaks(id, o.Leaks, func(*Leak) string { return "remove it, comments too, and revoke it" })
-	errs := []error{unreadError(o.Unread)}
+	errs := []error{unreadError(o.Unread), unreadError(ofEnvironment(a.Unread))}
 	var fine []string
 	for _, c := range o.Credentials {
 		where := fmt.Sprintf("%s:%d", c.File, c.Line)
@@ -109,6 +120,7 @@ func judgeGatewayOnly(_ context.Context, a Agent) (harden.Verdict, error) {
 			Evidence: []harden.Evidence{at(harden.LevelDeclared, w.Place, w.Host, "the gateway's address")},
 		})
 	}
+	errs = append(errs, unreadError(ofEnvironment(a.Unread)))
 	if a.Settings != nil {
 		errs = append(errs, unreadError(a.Settings.Unread))
 	}
@@ -172,5 +184,9 @@ func judgeStores(_ context.Context, a Agent) (harden.Verdict, error) {
 		return "log OpenClaw out of the server (openclaw mcp logout), connect the account at Composio, revoke the token, and remove the database: rows that were deleted stay in it"
 	})
 	seen := fmt.Sprintf("no token in clear in the files of OpenClaw's databases, among %d files that were read", a.Files)
-	return v.verdict(unreadError(a.Unread), at(harden.LevelInspected, "files of "+a.Subject(), seen, "no token"))
+	err := unreadError(a.Unread)
+	if a.Files == 0 {
+		err = errors.Join(err, errors.New("no file was looked at"))
+	}
+	return v.verdict(err, at(harden.LevelInspected, "files of "+a.Subject(), seen, "no token"))
 }

@@ -58,7 +58,7 @@ func NewOfferSource(c Config) *harden.Source[Offer] {
 			var all []Offer
 			for _, p := range c.Gateway.Probes {
 				policy, err := c.policy(ctx)
-				o := Offer{Agent: p.Agent, URL: c.Gateway.URL, PolicyErr: err}
+				o := Offer{Agent: p.Agent, PolicyErr: err}
 				grants, ok := policy.Agents[p.Agent]
 				if err == nil && !ok {
 					o.PolicyErr = fmt.Errorf("the policy has no agent %s: correct Config.Gateway.Probes", printableText(p.Agent))
@@ -79,6 +79,7 @@ func (o *Offer) ask(ctx context.Context, g *Gateway, token composio.Secret) {
 		o.RESTErr, o.MCPErr = err, err
 		return
 	}
+	o.URL = d.base
 	o.REST, o.RESTErr = d.listREST(ctx)
 	m, err := d.openMCP(ctx)
 	if err == nil {

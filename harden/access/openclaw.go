@@ -108,12 +108,12 @@ func (s *survey) settings(ctx context.Context) {
 			continue
 		}
 		if i >= maxIncludes {
-			o.Unread = append(o.Unread, Unread{s.shown(f.name), fmt.Errorf("more than %d files belong to the configuration", maxIncludes)})
+			o.Unread = append(o.Unread, s.gap(InFile, f.name, fmt.Errorf("more than %d files belong to the configuration", maxIncludes)))
 			break
 		}
 		more, err := s.configuration(ctx, root, f.name)
 		if err != nil && (f.included || !gone(err)) {
-			o.Unread = append(o.Unread, Unread{s.shown(f.name), err})
+			o.Unread = append(o.Unread, s.gap(InFile, f.name, err))
 		}
 		for _, name := range more {
 			queue = append(queue, file{name, true})

@@ -64,12 +64,12 @@ func (s *survey) processes(ctx context.Context) {
 			continue
 		}
 		if err != nil {
-			s.unread(dir+"/environ", err)
+			s.unread(InEnvironment, dir+"/environ", err)
 		}
 		s.environment(ctx, p.PID, env)
 		args, err := s.read(ctx, dir+"/cmdline")
 		if err != nil && !gone(err) {
-			s.unread(dir+"/cmdline", err)
+			s.unread(InArguments, dir+"/cmdline", err)
 		}
 		s.text(ctx, args, Leak{Kind: InArguments, Place: dir + "/cmdline"}, 0)
 		s.agent.Processes++
@@ -105,7 +105,7 @@ func (s *survey) openFiles(ctx context.Context, pid int) {
 	entries, err := s.view.ReadDir(dir)
 	if err != nil {
 		if !gone(err) {
-			s.unread(dir, err)
+			s.unread(InOpenFile, dir, err)
 		}
 		return
 	}
@@ -134,7 +134,7 @@ func (s *survey) text(ctx context.Context, text []byte, leak Leak, at int64) {
 	}
 	matches, err := s.scan.scan(ctx, text)
 	if err != nil {
-		s.unread(leak.Place, limitError(err))
+		s.unread(leak.Kind, leak.Place, err)
 		return
 	}
 	for _, m := range matches {
@@ -154,13 +154,13 @@ func limitError(err error) error {
 // file looks at a file, which is opened.
 func (s *survey) file(ctx context.Context, name string, leak Leak) {
 	if s.agent.Files >= s.limits.Files || s.agent.Bytes >= s.limits.Bytes {
-		s.unread(leak.Place, errLimit)
+		s.unread(leak.Kind, leak.Place, errLimit)
 		return
 	}
 	f, err := s.open(ctx, name)
 	if err != nil {
 		if !gone(err) {
-			s.unread(leak.Place, limitError(err))
+			s.unread(leak.Kind, leak.Place, err)
 		}
 		return
 	}
@@ -182,7 +182,7 @@ func (s *survey) file(ctx context.Context, name string, leak Leak) {
 		s.agent.Bytes += int64(n)
 		end := err != nil
 		if end && !errors.Is(err, io.EOF) {
-			s.unread(leak.Place, limitError(err))
+			s.unread(leak.Kind, leak.Place, err)
 			if n == 0 {
 				return
 			}
@@ -190,7 +190,7 @@ func (s *survey) file(ctx context.Context, name string, leak Leak) {
 		if len(buf) > 0 {
 			matches, err := s.scan.scan(ctx, bytes.Clone(buf))
 			if err != nil {
-				s.unread(leak.Place, limitError(err))
+				s.unread(leak.Kind, leak.Place, err)
 				return
 			}
 			for _, m := range matches {
@@ -206,7 +206,7 @@ func (s *survey) file(ctx context.Context, name string, leak Leak) {
 			return
 		}
 		if s.agent.Bytes >= s.limits.Bytes {
-			s.unread(leak.Place, errLimit)
+			s.unread(leak.Kind, leak.Place, errLimit)
 			return
 		}
 		past := max(len(buf)-overlap, 0)

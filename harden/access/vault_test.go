@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-
 	"net/http"
 	"slices"
 	"strings"
