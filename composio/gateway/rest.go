@@ -260,11 +260,11 @@ func (g *Gateway) executeTool(w http.ResponseWriter, r *http.Request, rq *reques
 	if d != nil {
 		return d.recorded()
 	}
-	if result.err != nil {
+	if result.err == nil {
+		reply(w, http.StatusOK, newAnswer(result))
+	} else {
 		g.replyDenial(w, rq, failure(result.err))
-		return nil
 	}
-	reply(w, http.StatusOK, newAnswer(result))
 	return nil
 }
 

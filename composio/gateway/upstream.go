@@ -122,12 +122,12 @@ func (a *agent) verify(ctx context.Context, slug string) (*tool, error) {
 	case errors.Is(err, composio.ErrNotFound) && grant.Unverified:
 		t.Tool = composio.Tool{Slug: slug, Name: slug, Toolkit: a.toolkitOf(slug), Version: grant.Version}
 	case errors.Is(err, composio.ErrNotFound):
-		return nil, fmt.Errorf("Composio knows no such tool at version %s: correct the slug or the version, or mark the grant as unverified: %w", grant.Version, err)
+		return nil, fmt.Errorf("the catalogue knows no such tool at version %s: correct the slug or the version, or mark the grant as unverified: %w", grant.Version, err)
 	case err != nil:
 		return nil, fmt.Errorf("what it does cannot be looked up: %w", err)
 	default:
 		if known.Slug != slug || known.Version != grant.Version {
-			return nil, errors.New("Composio describes another tool or version")
+			return nil, errors.New("the catalogue describes another tool or version")
 		}
 		t.Tool = known
 		class := known.Class()
@@ -141,7 +141,7 @@ func (a *agent) verify(ctx context.Context, slug string) (*tool, error) {
 			class = worst(class, latest.Class())
 		}
 		if class == composio.ClassUnknown {
-			return nil, errors.New("Composio does not say whether it reads, creates, updates or destroys: what is not classified cannot be granted")
+			return nil, errors.New("the catalogue does not say whether it reads, creates, updates or destroys: what is not classified cannot be granted")
 		}
 		if class > t.class {
 			return nil, fmt.Errorf("it is of class %v, and the policy grants %v: grant it by name, with class %v, or take it off", class, t.class, class)
