@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -27,9 +28,7 @@ func get(path string) func(*world) *http.Request {
 // fetch is the body of a call that is allowed, with something else in it.
 func fetch(with object) object {
 	body := object{"user_id": "ann", "version": version, "arguments": object{"query": "x"}}
-	for k, v := range with {
-		body[k] = v
-	}
+	maps.Copy(body, with)
 	return body
 }
 

@@ -139,7 +139,8 @@ func newComposio(cfg composiotest.Config) *composiotest.Server {
 	return s
 }
 
-func ptr[T any](v T) *T { return &v }
+//go:fix inline
+func ptr[T any](v T) *T { return new(v) }
 
 func newPolicy(inbox, calendar gateway.TokenHash) *gateway.Policy {
 	return &gateway.Policy{Agents: map[string]gateway.Agent{
@@ -147,7 +148,7 @@ func newPolicy(inbox, calendar gateway.TokenHash) *gateway.Policy {
 			Tokens: []gateway.TokenHash{inbox}, UserID: "ann", Accounts: map[string]string{"gmail": "ca_mail"}, MultiExecute: true,
 			Tools: map[string]gateway.Grant{
 				"GMAIL_FETCH_EMAILS": {Version: version, Arguments: map[string]gateway.Rule{
-					"query": {MaxLength: 40}, "max_results": {Type: "integer", Min: ptr(1.0), Max: ptr(50.0)},
+					"query": {MaxLength: 40}, "max_results": {Type: "integer", Min: new(1.0), Max: new(50.0)},
 					"format": {Enum: []string{"full", "minimal"}},
 				}},
 				"GMAIL_CREATE_EMAIL_DRAFT": {Version: version, Class: composio.ClassCreate, Arguments: map[string]gateway.Rule{
