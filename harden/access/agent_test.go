@@ -76,6 +76,10 @@ var agentCases = []struct {
 		machine: func(m *hosttest.Machine) { process(m, 101, nil, "OTHER=OPENCLAW_GATEWAY_TOKEN=3f9a8c7be10d42") },
 	},
 	{
+		name: "a variable with a name like that of OpenClaw's own", check: "agent_credentials", status: harden.StatusFail, finding: "composio_key",
+		machine: func(m *hosttest.Machine) { process(m, 101, nil, "MY_OPENCLAW_GATEWAY_TOKEN="+consumerKey) },
+	},
+	{
 		name: "another agent's token", check: "agent_credentials", status: harden.StatusFail, finding: "agent_token",
 		machine: func(m *hosttest.Machine) { process(m, 101, nil, "T="+strings.Replace(agentToken, "M3", "N4", 1)) },
 	},
