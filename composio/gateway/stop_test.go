@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -688,5 +689,28 @@ func TestErrorsAreLikeTheAPIs(t *testing.T) {
 	}
 	if d := w.trail.denials(); len(d) != 1 || d[0].RequestID != e.RequestID {
 		t.Errorf("recorded %+v", d)
+	}
+}
+
+// A body that does not arrive does not hold the agent's place for ever.
+func TestSlowBody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, func(c *gateway.Config) { c.BodyTimeout = 50 * time.Millisecond }).listen()
+	pr, pw := io.Pipe()
+	defer pw.Close()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url+fetchPath, pr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	r.Header.Set("X-Api-Key", w.token.Reveal())
+	go func() { _, _ = pw.Write([]byte(`{"version":`)) }()
+	resp, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusBadRequest || len(w.trail.denials()) != 1 {
+		t.Errorf("%s, %d denials recorded", resp.Status, len(w.trail.denials()))
 	}
 }
