@@ -3,6 +3,7 @@ package trail
 import (
 	"bytes"
 	"errors"
+	"io"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -135,8 +136,11 @@ func SignAnew(data []byte, key *Key, size int64) ([]byte, error) {
 	var out []byte
 	for {
 		fr, err := f.next()
-		if err != nil {
+		if errors.Is(err, io.EOF) {
 			return out, nil
+		}
+		if err != nil {
+			return nil, err
 		}
 		payload := fr.payload
 		if c, err := parseCheckpoint(payload); err == nil && fr.tag == tagCheckpoint && c.Size == size {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"strconv"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -78,9 +79,7 @@ func (j *joiner) part(ctx context.Context, i int) error {
 	j.sum.Segments++
 	j.sum.Checkpoint = s.last
 	j.until = max(j.until, s.retired)
-	for size, root := range s.roots {
-		j.roots[size] = root
-	}
+	maps.Copy(j.roots, s.roots)
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"runtime"
 	"strings"
@@ -213,23 +214,17 @@ var tamperings = []tampering{
 	{"an old copy is put back", func(t *testing.T, w *world, m fstest.MapFS) {
 		old := oldCopies.take(t)
 		clear(m)
-		for name, f := range old {
-			m[name] = f
-		}
+		maps.Copy(m, old)
 	}, trail.DamageTruncated, 20, true},
 	{"the whole log is written anew with the key", func(t *testing.T, w *world, m fstest.MapFS) {
 		other := rewritten(t, w, 30)
 		clear(m)
-		for name, f := range other {
-			m[name] = f
-		}
+		maps.Copy(m, other)
 	}, trail.DamageRewritten, -1, true},
 	{"the whole log is written anew with the key, and made longer", func(t *testing.T, w *world, m fstest.MapFS) {
 		other := rewritten(t, w, 60)
 		clear(m)
-		for name, f := range other {
-			m[name] = f
-		}
+		maps.Copy(m, other)
 	}, trail.DamageRewritten, -1, true},
 	{"the whole log is written anew with another key", func(t *testing.T, w *world, m fstest.MapFS) {
 		key, err := trail.GenerateKey(w.key.Origin())
@@ -238,9 +233,7 @@ var tamperings = []tampering{
 		}
 		other := rewritten(t, &world{key: key}, 30)
 		clear(m)
-		for name, f := range other {
-			m[name] = f
-		}
+		maps.Copy(m, other)
 	}, trail.DamageSignature, 0, false},
 }
 
