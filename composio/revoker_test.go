@@ -370,6 +370,16 @@ func TestRevokeWithoutFaults(t *testing.T) {
 		for _, v := range s.Violations() {
 			t.Error(v)
 		}
+		// A deletion moves rows: none comes before the last page.
+		listed := false
+		for _, r := range s.Requests() {
+			switch {
+			case strings.HasSuffix(r.Path, "/connected_accounts") && strings.Contains(r.Query, "cursor="):
+				listed = true // there are two pages
+			case r.Method == http.MethodDelete && strings.Contains(r.Path, "/connected_accounts/") && !listed:
+				t.Fatalf("%s %s comes before all are listed", r.Method, r.Path)
+			}
+		}
 		// Again: there is nothing left to do, and nothing is forgotten.
 		again, err := (&composio.Revoker{Client: connect(t, s, func(c *composio.Config) { c.APIKey = rep.NewKey.Value })}).Revoke(t.Context())
 		if err != nil || len(again.Accounts) != 0 || !again.Empty {
@@ -602,6 +612,20 @@ func TestAcknowledgementIsNoConfirmation(t *testing.T) {
 		left, err := r.Remaining(t.Context())
 		if err != nil || left[id] != "ACTIVE" {
 			t.Errorf("remaining %v, %v", left, err)
+		}
+	})
+}
+
+// Keys whose revocation was only acknowledged still work, and that is said.
+func TestKeysThatStillWork(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := composiotest.New(composiotest.Config{})
+		s.AddKey("ak_other")
+		lie := dropping(s, http.MethodPost, "api_key_revocation", `{"received":true}`)
+		r := &composio.Revoker{Client: connect(t, s, lie), Keys: []composio.Secret{composio.NewSecret("ak_other")}}
+		rep, err := r.Revoke(t.Context())
+		if err == nil || len(rep.Cuts) != 1 || rep.Cuts[0].Done {
+			t.Errorf("%v: %+v", err, rep.Cuts)
 		}
 	})
 }
