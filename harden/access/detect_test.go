@@ -71,7 +71,7 @@ func TestKeysFindsWhatItKnows(t *testing.T) {
 	for name, c := range keyCases {
 		t.Run(name, func(t *testing.T) {
 			for _, around := range []string{"%s", "a\nb %s\nc", "\xff\xfe\x00 %s \x01"} {
-				text := []byte(fmt.Sprintf(around, c.text))
+				text := fmt.Appendf(nil, around, c.text)
 				found, err := access.Keys{}.Detect(t.Context(), bytes.Clone(text))
 				if err != nil {
 					t.Fatal(err)

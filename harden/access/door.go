@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"mime"
 	"net/http"
 	"net/url"
@@ -59,9 +60,7 @@ func (d *door) do(ctx context.Context, method, path, token, body string, header 
 	if err != nil {
 		return reply{}, errors.New("access: the request to the gateway cannot be made")
 	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, header)
 	if token != "" {
 		req.Header.Set("X-Api-Key", token)
 	}

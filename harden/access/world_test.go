@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -91,20 +92,18 @@ type wire struct {
 func (w *wire) DialFrom(_ context.Context, pid int, network, address string) (net.Conn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for _, a := range w.open[pid] {
-		if a == address {
-			here, there := net.Pipe()
-			go func() {
-				defer there.Close()
-				buf := make([]byte, 4096)
-				n, _ := there.Read(buf)
-				w.mu.Lock()
-				w.heard = append(w.heard, string(buf[:n]))
-				w.mu.Unlock()
-				there.Write([]byte(w.reply))
-			}()
-			return here, nil
-		}
+	if slices.Contains(w.open[pid], address) {
+		here, there := net.Pipe()
+		go func() {
+			defer there.Close()
+			buf := make([]byte, 4096)
+			n, _ := there.Read(buf)
+			w.mu.Lock()
+			w.heard = append(w.heard, string(buf[:n]))
+			w.mu.Unlock()
+			there.Write([]byte(w.reply))
+		}()
+		return here, nil
 	}
 	if err := w.err[pid]; err != nil {
 		return nil, err
