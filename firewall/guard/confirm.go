@@ -65,7 +65,7 @@ func (e *ConnectionError) Error() string {
 // The empty id is that of the current change. What counts is what the kernel
 // shows; a connection that does not do is a [*ConnectionError], and the change can still be
 // confirmed by another. [ErrRolledBack] means that it is too late. To confirm
-// again what is confirmed is no error as long as it is remembered.
+// again, by its id, what is confirmed is no error until the next change is armed.
 //
 // A session by Tailscale's own SSH server is no connection of the kernel's: use
 // [Guard.ConfirmBy].
@@ -142,8 +142,9 @@ func decide(dir, text string) error {
 	return syncDir(dir)
 }
 
-// cleanUp removes a change that is confirmed, once the watchdog has seen it.
-// What it cannot remove, the next Arm or [Guard.Remove] will.
+// cleanUp removes what was saved of a change that is confirmed, once the
+// watchdog has seen it. That it was confirmed is remembered until the next is
+// armed: whoever made it may be waiting to hear of it.
 func (g *Guard) cleanUp(ctx context.Context, dir string, watchdog int) {
 	for range 100 {
 		if _, alive, err := g.process(ctx, watchdog); err != nil || !alive {
@@ -155,7 +156,16 @@ func (g *Guard) cleanUp(ctx context.Context, dir string, watchdog int) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-	_ = g.discard(dir)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if e.Name() != recordFile && e.Name() != decisionFile {
+			_ = os.RemoveAll(filepath.Join(dir, e.Name()))
+		}
+	}
+	_ = g.release(dir)
 }
 
 // isNew reports why c is not an established connection from another machine

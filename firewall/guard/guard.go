@@ -213,6 +213,7 @@ func (g *Guard) claim(ctx context.Context) (id string, err error) {
 	for range 2 {
 		err := os.Symlink(id, filepath.Join(g.Dir, currentLink))
 		if err == nil {
+			g.forget(ctx)
 			return id, nil
 		}
 		if !errors.Is(err, fs.ErrExist) {
@@ -241,16 +242,37 @@ func (g *Guard) claim(ctx context.Context) (id string, err error) {
 func (g *Guard) discard(dir string) error {
 	// For a watchdog that is running without anyone knowing it.
 	_ = os.WriteFile(filepath.Join(dir, decisionFile), []byte(confirmedWord+": discarded\n"), 0o600)
+	if err := g.release(dir); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	return nil
+}
+
+// release removes the link to a directory, so that another change can be armed.
+func (g *Guard) release(dir string) error {
 	current := filepath.Join(g.Dir, currentLink)
 	if to, err := os.Readlink(current); err == nil && to == filepath.Base(dir) {
 		if err := os.Remove(current); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("guard: %w", err)
 		}
 	}
-	if err := os.RemoveAll(dir); err != nil {
-		return fmt.Errorf("guard: %w", err)
-	}
 	return nil
+}
+
+// forget removes what is remembered of changes that were confirmed.
+func (g *Guard) forget(ctx context.Context) {
+	all, err := g.List(ctx)
+	if err != nil {
+		return
+	}
+	for _, st := range all {
+		if st.State == StateConfirmed {
+			_ = g.discard(filepath.Join(g.Dir, st.ID))
+		}
+	}
 }
 
 // launch starts the script in mode. It returns at once.

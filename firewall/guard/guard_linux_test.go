@@ -153,7 +153,11 @@ func TestOnlyANewConnectionConfirms(t *testing.T) {
 	if stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", armed.PID)); err == nil && !strings.Contains(string(stat), ") Z ") {
 		t.Errorf("the watchdog still runs: %s", stat)
 	}
-	if entries, err := os.ReadDir(s.dir); err != nil || len(entries) > 0 {
+	// Whoever waits for it hears that it was confirmed; what was saved is gone.
+	if all, err := g.List(t.Context()); err != nil || len(all) != 1 || all[0].ID != armed.ID || all[0].State != guard.StateConfirmed {
+		t.Errorf("what is remembered: %v, %v", all, err)
+	}
+	if entries, err := os.ReadDir(filepath.Join(s.dir, armed.ID)); err != nil || len(entries) != 2 {
 		t.Errorf("left in the directory: %v, %v", entries, err)
 	}
 	time.Sleep(time.Until(time.Now().Add(armed.Window)))
@@ -175,7 +179,7 @@ func TestConfirmAtTheLastMoment(t *testing.T) {
 		wg.Go(func() {
 			t.Run("", func(t *testing.T) {
 				name := fmt.Sprintf("race%d", i)
-				g := &guard.Guard{Dir: filepath.Join(t.TempDir(), "guard"), Run: s.run, Window: 3 * time.Second}
+				g := &guard.Guard{Dir: filepath.Join(t.TempDir(), "guard"), Run: s.run, Window: 5 * time.Second}
 				armed, err := g.Arm(t.Context(), guard.Change{What: name, NFTables: []guard.NFTable{{Family: "inet", Name: name}}})
 				if err != nil {
 					t.Fatal(err)
@@ -186,7 +190,13 @@ func TestConfirmAtTheLastMoment(t *testing.T) {
 				}
 				end := time.Now().Add(armed.Window - 200*time.Millisecond)
 				err = g.ConfirmBy(t.Context(), armed.ID, func(context.Context) error {
-					time.Sleep(time.Until(end) - time.Duration(1200-120*i)*time.Millisecond)
+					switch i {
+					case 0: // at once, on a machine however busy
+					case races - 1:
+						time.Sleep(time.Until(end) + time.Second)
+					default:
+						time.Sleep(time.Until(end) - time.Duration(1200-120*i)*time.Millisecond)
+					}
 					return nil
 				})
 				switch {
@@ -231,7 +241,7 @@ func TestOneAtATime(t *testing.T) {
 		t.Error("a change that is armed can be removed")
 	}
 	before := s.world()
-	s.sh("nft flush table inet own")
+	s.sh("nft flush chain inet own c; nft add rule inet own c tcp dport 9 drop; nft add element inet own ports '{ 9 }'; nft add chain inet own d")
 	// In an orderly shutdown the watchdog is told to end, and undoes first.
 	s.must(syscall.Kill(armed.PID, syscall.SIGTERM))
 	if st := s.await(g, armed.ID, 15*time.Second); st.State != guard.StateRolledBack {
@@ -338,8 +348,16 @@ func TestRecoverAfterARestart(t *testing.T) {
 
 // broken returns scripts that make a program fail, and work again.
 func (s *site) broken(program string) (breaks, mends string) {
-	file := "/usr/local/sbin/" + program
-	return "mount -t tmpfs tmpfs /usr/local/sbin; printf '#!/bin/sh\\necho broken >&2; exit 1\\n' >" + file + "; chmod 755 " + file, "umount /usr/local/sbin"
+	return s.instead(program, "echo broken >&2; exit 1")
+}
+
+// instead returns scripts that put a script in the place of a program, in this
+// lab's mounts, and take it away.
+func (s *site) instead(program, script string) (puts, takes string) {
+	s.Helper()
+	source := filepath.Join(s.TempDir(), program)
+	s.must(os.WriteFile(source, []byte("#!/bin/sh\n"+script+"\n"), 0o755))
+	return "mount -t tmpfs tmpfs /usr/local/sbin; cp " + source + " /usr/local/sbin/", "umount /usr/local/sbin"
 }
 
 // A program of the rollback that fails, at first or for long, keeps no other step from
@@ -431,7 +449,7 @@ func TestOthersChangesStay(t *testing.T) {
 			IPT -A FORWARD -j DOCKER-USER
 			IPT -A FORWARD -j DOCKER
 			IPT -A DOCKER-USER -m comment --comment "not -j OWN, really" -j RETURN
-			IPT -A DOCKER-USER -j OWN
+			IPT -A DOCKER-USER -m comment --comment "was -j RETURN once" -j OWN
 			IPT -A DOCKER-USER -j RETURN`, "IPT", ipt))
 		g := s.guard(time.Minute)
 		armed, err := g.Arm(t.Context(), guard.Change{What: "own", Chains: []guard.Chain{
@@ -441,7 +459,7 @@ func TestOthersChangesStay(t *testing.T) {
 		s.must(err)
 		// Ours.
 		s.sh(strings.ReplaceAll(`
-			IPT -D DOCKER-USER -j OWN; IPT -I DOCKER-USER -j OWN; IPT -F OWN; IPT -N FRESH; IPT -A FRESH -j DROP
+			IPT -D DOCKER-USER 2; IPT -I DOCKER-USER -j OWN; IPT -F OWN; IPT -N FRESH; IPT -A FRESH -j DROP
 			IPT -A INPUT -j FRESH; IPT -A OWN -g FRESH; IPT -I DOCKER-USER 3 -p udp -j FRESH`, "IPT", ipt))
 		// Docker's: a container is started.
 		s.sh(strings.ReplaceAll(`
@@ -463,7 +481,7 @@ func TestOthersChangesStay(t *testing.T) {
 -A FORWARD -j ACCEPT
 -A DOCKER -d 172.17.0.2/32 -p tcp -m tcp --dport 80 -j ACCEPT
 -A DOCKER-USER -m comment --comment "not -j OWN, really" -j RETURN
--A DOCKER-USER -j OWN
+-A DOCKER-USER -m comment --comment "was -j RETURN once" -j OWN
 -A DOCKER-USER -j RETURN
 -A OWN -p tcp -m tcp --dport 1 -j DROP
 COMMIT
@@ -487,9 +505,9 @@ func TestFilesWithAwkwardNames(t *testing.T) {
 	change.What = "names\n'; mkdir pwned; @DIR@"
 	for i, name := range names {
 		s.must(os.WriteFile(s.l.HostPath(name), []byte(name), 0o600))
-		s.must(os.Chmod(s.l.HostPath(name), os.FileMode([]uint32{0o600, 0o644, 0o755, 0o000, 0o400}[i%5])))
+		s.must(os.Chmod(s.l.HostPath(name), os.FileMode([]uint32{0o600, 0o644, 0o755, 0o777, 0o000, 0o400}[i%6])))
 		s.must(os.Chown(s.l.HostPath(name), i, 2*i))
-		change.Files = append(change.Files, name, name+".new")
+		change.Files = append(change.Files, name, name+".new", name+".moved")
 	}
 	look := func() string {
 		out := s.sh("cd /etc/own; find . -mindepth 1 ! -type d -printf '%p %m %U:%G %T@ ' -exec cksum {} ';'| LC_ALL=C sort")
@@ -509,8 +527,10 @@ func TestFilesWithAwkwardNames(t *testing.T) {
 		case 2:
 			s.must(os.Chmod(path, 0o777))
 		case 3:
-			s.must(os.Remove(path))
-			s.must(os.Symlink("/etc/passwd", path))
+			// The same content, by another way; links have mode 777, too.
+			s.must(os.Rename(path, path+".moved"))
+			s.must(os.Symlink(filepath.Base(name)+".moved", path))
+			s.must(os.Lchown(path, i, 2*i))
 		}
 		s.must(os.WriteFile(path+".new", nil, 0o600))
 	}
@@ -592,6 +612,13 @@ func TestArmRefuses(t *testing.T) {
 	defer cancel()
 	if _, err := g.Arm(ctx, guard.Change{Files: []string{"/etc/own.conf"}}); err == nil {
 		t.Error("armed without a watchdog")
+	}
+	s.sh(mends)
+	// Nor is one that ends with our session.
+	breaks, mends = s.instead("setsid", `shift; "$@" &`)
+	s.sh(breaks)
+	if _, err := g.Arm(t.Context(), guard.Change{Files: []string{"/etc/own.conf"}}); !errors.Is(err, guard.ErrNotGuarded) {
+		t.Errorf("a watchdog in our own session: %v", err)
 	}
 	s.sh(mends)
 	if all, err := g.List(t.Context()); err != nil || len(all) > 0 {
