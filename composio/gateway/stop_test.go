@@ -129,6 +129,9 @@ func TestOutcomeCannotBeRecorded(t *testing.T) {
 	if got := w.executed(); !slices.Equal(got, []string{"GMAIL_FETCH_EMAILS"}) {
 		t.Errorf("executed %v", got)
 	}
+	if n := len(w.trail.where(func(e trail.Event) bool { return e.Outcome == trail.OutcomeBegin })); n != 1 {
+		t.Errorf("%d intents are recorded, want 1: what is owed comes first", n)
+	}
 	w.trail.failing(nil)
 	if rec := w.execute("GMAIL_FETCH_EMAILS", object{}); refused(rec) {
 		t.Errorf("once the trail works again: %d %s", rec.Code, rec.Body)
@@ -136,6 +139,60 @@ func TestOutcomeCannotBeRecorded(t *testing.T) {
 	outcomes := w.trail.where(func(e trail.Event) bool { return e.Outcome == trail.OutcomeOK && e.Kind == trail.KindToolCall })
 	if len(outcomes) != 2 || outcomes[0].LogID != w.composio.Executions()[0].LogID {
 		t.Errorf("the outcomes recorded are %+v", outcomes)
+	}
+}
+
+// Nor does the rest of the same request go on.
+func TestOutcomeOfNestedCannotBeRecorded(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.trail.failing(func(e trail.Event) error {
+		if e.Outcome == trail.OutcomeBegin {
+			return nil
+		}
+		return errors.New("disk full")
+	})
+	w.mcpCall("COMPOSIO_MULTI_EXECUTE_TOOL", nested(entry("GMAIL_FETCH_EMAILS", object{}), entry("GMAIL_FETCH_EMAILS", object{})))
+	if n := len(w.executed()); n != 1 {
+		t.Errorf("%d were executed, want 1", n)
+	}
+}
+
+// What comes back from Composio after the fence is not handed out.
+func TestFencedWhileExecuting(t *testing.T) {
+	t.Parallel()
+	for door, call := range doors {
+		t.Run(door, func(t *testing.T) {
+			t.Parallel()
+			var w *world
+			w = newWorld(t, func(c *gateway.Config) {
+				u := c.Upstream
+				c.Upstream = catalogue{u, func(ctx context.Context, call composio.Call) (composio.Result, error) {
+					defer w.fence.engage("inbox")
+					return u.Execute(ctx, call)
+				}}
+			})
+			if rec := call(w, "GMAIL_FETCH_EMAILS", object{"query": "canary"}); !refused(rec) || strings.Contains(rec.Body.String(), "canary") {
+				t.Errorf("%d %s", rec.Code, rec.Body)
+			}
+			w.settle()
+			if n := len(w.trail.where(func(e trail.Event) bool { return e.LogID != "" })); n != 1 {
+				t.Errorf("%d outcomes are recorded", n)
+			}
+		})
+	}
+}
+
+// Calls that come together count each.
+func TestBreakerCountsNested(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	three := nested(entry("GMAIL_DELETE_MESSAGE", object{"id": "1"}), entry("GMAIL_DELETE_MESSAGE", object{"id": "2"}), entry("GMAIL_DELETE_MESSAGE", object{"id": "3"}))
+	for i, want := range []int{3, 3} { // three and three are more than five
+		w.mcpCall("COMPOSIO_MULTI_EXECUTE_TOOL", three)
+		if n := len(w.executed()); n != want {
+			t.Errorf("after request %d %d were executed, want %d", i+1, n, want)
+		}
 	}
 }
 
@@ -712,5 +769,25 @@ func TestSlowBody(t *testing.T) {
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusBadRequest || len(w.trail.denials()) != 1 {
 		t.Errorf("%s, %d denials recorded", resp.Status, len(w.trail.denials()))
+	}
+}
+
+// The span of a breaker is as long as it says.
+func TestBreakerSpan(t *testing.T) {
+	t.Parallel()
+	for wait, want := range map[time.Duration]bool{59 * time.Second: false, 61 * time.Second: true} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			start := time.Now()
+			for range 5 {
+				w.execute("GMAIL_DELETE_MESSAGE", object{"id": "1"})
+				time.Sleep(10 * time.Second)
+			}
+			time.Sleep(time.Until(start.Add(wait)))
+			if got := !refused(w.execute("GMAIL_DELETE_MESSAGE", object{"id": "1"})); got != want {
+				t.Errorf("the sixth deletion, %v after the first: %v, want %v", wait, got, want)
+			}
+			synctest.Wait()
+		})
 	}
 }
