@@ -23,7 +23,7 @@ const packetsPerRuleset = 200
 // HARDSHELL_EVALUATE_PAIRS says how many pairs of rule set and packet, and
 // HARDSHELL_EVALUATE_SEED repeats a run.
 func TestEvaluateAgainstKernel(t *testing.T) {
-	pairs := 12000
+	pairs := 10500
 	if testing.Short() {
 		pairs = 1500
 	}
@@ -135,7 +135,7 @@ func (w *world) conversations(g *generator, legacy bool, n int) ([]shot, error) 
 	var first []shot
 	for len(first) < n {
 		p, id := g.packet()
-		if p.In == "" || p.Protocol != TCP && p.Protocol != UDP {
+		if p.In == "" || p.State != StateNew || p.Protocol != TCP && p.Protocol != UDP {
 			continue
 		}
 		first = append(first, shot{p, id, tcpSYN})
@@ -172,7 +172,7 @@ func (w *world) conversations(g *generator, legacy bool, n int) ([]shot, error) 
 		if s.to != netip.AddrPortFrom(f.Dst, f.DstPort) {
 			again.NAT = s.to
 		}
-		next = append(next, shot{again, g.next + 1, tcpACK}, shot{answer, g.next + 2, tcpACK})
+		next = append(next, shot{again, g.next + 1, flagsOf(again)}, shot{answer, g.next + 2, flagsOf(answer)})
 		g.next += 2
 	}
 	_, err = w.collect()
@@ -211,7 +211,7 @@ func kernelRound(t *testing.T, w *world, g *generator, legacy bool, tally map[st
 		}
 		for len(shots) < packetsPerRuleset {
 			p, id := g.packet()
-			shots = append(shots, shot{p, id, tcpSYN})
+			shots = append(shots, shot{p, id, flagsOf(p)})
 		}
 		for _, s := range shots {
 			if e := w.send(s.Packet, s.id, s.flags); e != nil && s.In != "" {

@@ -68,7 +68,22 @@ func (g *generator) packet() (Packet, uint32) {
 	}
 	p.DstPort = pick(g, testPorts...)
 	p.SrcPort = uint16(2000 + g.next%60000)
+	if p.Protocol == TCP && g.chance(6) {
+		p.State = StateInvalid // see flagsOf
+	}
 	return p, g.next
+}
+
+// flagsOf returns the flags of TCP that bring a packet into its state. A SYN
+// with a FIN is none that connection tracking takes seriously.
+func flagsOf(p Packet) byte {
+	switch p.State {
+	case StateInvalid:
+		return tcpSYN | tcpFIN
+	case StateEstablished:
+		return tcpACK
+	}
+	return tcpSYN
 }
 
 // not negates an option of iptables once in a while.

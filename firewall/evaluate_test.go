@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -250,5 +251,108 @@ func TestOrderThatIsNotListed(t *testing.T) {
 				t.Errorf("%v (%s), want %v", d.Fate, d.Why, test.fate)
 			}
 		})
+	}
+}
+
+func TestOneTranslationIsEnough(t *testing.T) {
+	chain := func(name string, prio, to string) string {
+		return `{"chain":{"name":"` + name + `","handle":1,"type":"nat","hook":"prerouting","prio":` + prio + `,"policy":"accept"}},
+{"rule":{"family":"inet","table":"t","chain":"` + name + `","handle":2,"expr":[{"dnat":{"family":"ip","addr":"` + to + `"}}]}}`
+	}
+	r := mustNFT(t, chain("late", "-90", "172.17.0.4"), chain("early", "-110", "172.17.0.3"))
+	if d := r.Evaluate(fuzzRouting, toContainer); d.Fate != FateAccept || d.To.String() != "172.17.0.3:80" {
+		t.Errorf("%v to %v (%s)", d.Fate, d.To, d.Why)
+	}
+	kept := toContainer
+	kept.State, kept.NAT = StateEstablished, netip.MustParseAddrPort("172.17.0.9:81")
+	if d := r.Evaluate(fuzzRouting, kept); d.Fate != FateAccept || d.To != kept.NAT {
+		t.Errorf("an established connection goes to %v (%s)", d.To, d.Why)
+	}
+}
+
+// What the machine sends to itself goes by lo, whichever interface has the address.
+func TestToTheMachineItself(t *testing.T) {
+	p := Packet{Src: netip.MustParseAddr("192.0.2.1"), Dst: netip.MustParseAddr("172.17.0.1"), Protocol: TCP, SrcPort: 40000, DstPort: 80}
+	for rules, want := range map[string]Fate{
+		"*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -o docker0 -j DROP\nCOMMIT\n":                                                                                              FateAccept,
+		"*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -o lo -j DROP\nCOMMIT\n":                                                                                                   FateDrop,
+		"*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i lo -j DROP\nCOMMIT\n":                                                                                                     FateDrop,
+		"*filter\n:INPUT ACCEPT [0:0]\n-A INPUT -i docker0 -j DROP\nCOMMIT\n":                                                                                                FateAccept,
+		"*mangle\n:POSTROUTING ACCEPT [0:0]\n-A POSTROUTING -o lo -j DROP\nCOMMIT\n":                                                                                         FateDrop,
+		"*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING ! -i lo -j DROP\nCOMMIT\n":                                                                                         FateAccept,
+		"*nat\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p tcp -j DNAT --to-destination 172.17.0.2:81\nCOMMIT\n*filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -o docker0 -j DROP\nCOMMIT\n": FateAccept,
+	} {
+		if d := mustIPTables(t, rules).Evaluate(fuzzRouting, p); d.Fate != want {
+			t.Errorf("%v (%s), want %v:\n%s", d.Fate, d.Why, want, rules)
+		}
+	}
+}
+
+// Of what has no connection, connection tracking knows the state alone.
+func TestWithoutConnection(t *testing.T) {
+	rule := func(table, hook, match string) string {
+		return "*" + table + "\n:" + hook + " ACCEPT [0:0]\n-A " + hook + " -m conntrack " + match + " -j DROP\nCOMMIT\n"
+	}
+	invalid, untracked, ping := toContainer, toContainer, toContainer
+	invalid.State, untracked.State = StateInvalid, StateUntracked
+	ping.Protocol, ping.SrcPort, ping.DstPort = ICMP, 0, 0
+	for _, test := range []struct {
+		name   string
+		packet Packet
+		rules  string
+		fate   Fate
+	}{
+		{"a port of what is invalid", invalid, rule("filter", "FORWARD", "--ctorigdstport 80"), FateAccept},
+		{"not a port of what is invalid", invalid, rule("filter", "FORWARD", "! --ctorigdstport 81"), FateAccept},
+		{"a state and a port, of which only the state counts", invalid, rule("filter", "FORWARD", "--ctstate INVALID --ctorigdstport 9"), FateDrop},
+		{"the state of what is untracked", untracked, rule("filter", "FORWARD", "--ctstate UNTRACKED"), FateDrop},
+		{"before connection tracking all is invalid", toContainer, rule("raw", "PREROUTING", "--ctstate INVALID"), FateDrop},
+		{"before connection tracking nothing is new", toContainer, rule("raw", "PREROUTING", "--ctstate NEW"), FateAccept},
+		{"a port of what has none", ping, rule("filter", "FORWARD", "--ctorigdstport 0:65535"), FateUnknown},
+	} {
+		if d := mustIPTables(t, test.rules).Evaluate(fuzzRouting, test.packet); d.Fate != test.fate {
+			t.Errorf("%s: %v (%s), want %v", test.name, d.Fate, d.Why, test.fate)
+		}
+	}
+}
+
+func TestMarks(t *testing.T) {
+	for _, test := range []struct {
+		name, target string
+		mark, want   uint32
+	}{
+		{"set bits of a mask", "MARK --set-xmark 0x5/0xff", 0xabcd, 0xab05},
+		{"set all", "MARK --set-xmark 0x5/0xffffffff", 0xabcd, 0x5},
+		{"invert", "MARK --set-xmark 0x11/0x0", 0x1, 0x10},
+		{"invert, in another word", "MARK --xor-mark 0x11", 0x1, 0x10},
+		{"invert what the mask leaves", "MARK --set-xmark 0x3/0x1", 0x3, 0x1},
+		{"add", "MARK --or-mark 0x2", 0x1, 0x3},
+		{"take away", "MARK --and-mark 0x2", 0x3, 0x2},
+		{"set", "MARK --set-mark 0x2/0x1", 0x1, 0x2},
+		{"remember, and set anew", "CONNMARK --save-mark --nfmask 0xf --ctmask 0xff\n-A PREROUTING -j MARK --set-xmark 0x70/0xffffffff\n-A PREROUTING -j CONNMARK --restore-mark --nfmask 0xf --ctmask 0xff", 0x25, 0x75},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for want, fate := range map[uint32]Fate{test.want: FateDrop, test.want + 1: FateAccept} {
+				r := mustIPTables(t, fmt.Sprintf("*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -j %s\n-A PREROUTING -m mark --mark %#x -j DROP\nCOMMIT\n", test.target, want))
+				p := toContainer
+				p.Mark = test.mark
+				if d := r.Evaluate(fuzzRouting, p); d.Fate != fate {
+					t.Errorf("mark %#x: %v (%s), want %v", want, d.Fate, d.Why, fate)
+				}
+			}
+		})
+	}
+}
+
+// What is tracked cannot be taken out of tracking.
+func TestNotrackIsTooLate(t *testing.T) {
+	const untracked = `{"rule":{"chain":"fwd","handle":3,"expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"untracked"}},{"drop":null}]}}`
+	for prio, want := range map[string]Fate{"-300": FateDrop, "-150": FateAccept} {
+		r := mustNFT(t, nftForward, untracked,
+			`{"chain":{"name":"pre","handle":4,"type":"filter","hook":"prerouting","prio":`+prio+`,"policy":"accept"}}`,
+			`{"rule":{"chain":"pre","handle":5,"expr":[{"notrack":null}]}}`)
+		if d := r.Evaluate(fuzzRouting, toContainer); d.Fate != want {
+			t.Errorf("notrack at %s: %v (%s), want %v", prio, d.Fate, d.Why, want)
+		}
 	}
 }
