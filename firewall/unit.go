@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
 	"strings"
 )
 
-// Units describes the two systemd units that keep a policy on a machine: one
-// that restores it when the machine starts, and one that watches it.
+// Units describes the systemd units that keep a policy on a machine: one
+// that restores it when the machine starts, one that watches it, and one that
+// undoes what was left half done.
 //
 // Fields may be added in later versions.
 type Units struct {
@@ -19,7 +21,13 @@ type Units struct {
 	// until it is stopped; see [Watcher].
 	Restore, Watch []string
 
-	// Policy is the absolute path of the file that Restore reads.
+	// Recover is what undoes a change that nobody had confirmed when the
+	// machine went down; see package guard. Empty means that there is nothing
+	// of the kind.
+	Recover []string
+
+	// Policy is the absolute path of the file that Restore reads, in a
+	// directory in which Watch may write.
 	Policy string
 
 	// Engine is the engine's unit; empty means docker.service.
@@ -70,12 +78,48 @@ RequiredBy=` + engine + `
 `, nil
 }
 
+// RecoverUnit returns the text of the unit that undoes what nobody confirmed,
+// before anything reads the files of a firewall.
+func (u Units) RecoverUnit() (string, error) {
+	command, err := execLine(u.Recover)
+	if err != nil {
+		return "", fmt.Errorf("firewall: recover unit: %w", err)
+	}
+	policy, err := unitPath(u.Policy)
+	if err != nil {
+		return "", fmt.Errorf("firewall: recover unit: policy: %w", err)
+	}
+	return `[Unit]
+Description=Undo changes of the firewall that nobody confirmed (hardshell)
+DefaultDependencies=no
+RequiresMountsFor=` + policy + `
+After=local-fs.target
+Before=nftables.service ufw.service firewalld.service netfilter-persistent.service iptables.service ip6tables.service
+Wants=network-pre.target
+Before=network-pre.target shutdown.target
+Conflicts=shutdown.target
+
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+TimeoutStartSec=60
+ExecStart=` + command + `
+
+[Install]
+WantedBy=sysinit.target
+`, nil
+}
+
 // WatchUnit returns the text of the unit that watches the policy. It may change
 // packet filters and talk to the engine, and little else.
 func (u Units) WatchUnit() (string, error) {
 	command, err := execLine(u.Watch)
 	if err != nil {
 		return "", fmt.Errorf("firewall: watch unit: %w", err)
+	}
+	policy, err := unitPath(u.Policy)
+	if err != nil {
+		return "", fmt.Errorf("firewall: watch unit: policy: %w", err)
 	}
 	engine, err := u.engine()
 	if err != nil {
@@ -94,7 +138,7 @@ RestartSec=2
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW
 NoNewPrivileges=yes
 ProtectSystem=strict
-ReadWritePaths=/run
+ReadWritePaths=/run ` + path.Dir(policy) + `
 ProtectKernelTunables=yes
 PrivateTmp=yes
 RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6

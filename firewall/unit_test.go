@@ -14,6 +14,7 @@ func units() firewall.Units {
 	return firewall.Units{
 		Restore: []string{"/bin/true", "restore", `50% of "$HOME" \ and more`},
 		Watch:   []string{"/bin/true", "watch"},
+		Recover: []string{"/bin/true", "recover"},
 		Policy:  "/var/lib/hardshell/policy.json",
 	}
 }
@@ -37,7 +38,11 @@ func TestUnitsVerify(t *testing.T) {
 		t.Skip("no systemd-analyze")
 	}
 	restore, watch := render(t, units())
-	for name, text := range map[string]string{"hardshell-restore.service": restore, "hardshell-watch.service": watch} {
+	undo, err := units().RecoverUnit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{"hardshell-restore.service": restore, "hardshell-watch.service": watch, "hardshell-recover.service": undo} {
 		verify := func(text string) string {
 			file := filepath.Join(t.TempDir(), name)
 			if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

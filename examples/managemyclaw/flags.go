@@ -6,15 +6,18 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/managemyclaw/hardshell/audit"
 	"github.com/managemyclaw/hardshell/audit/report"
+	"github.com/managemyclaw/hardshell/firewall"
 	"github.com/managemyclaw/hardshell/harden"
 	"github.com/managemyclaw/hardshell/harden/container/docker"
 	"github.com/managemyclaw/hardshell/harden/openclaw"
@@ -30,12 +33,18 @@ type program struct {
 	engine     *docker.Engine
 	containers []string
 	writable   []string
+	allow      []firewall.Allow
+	publish    []netip.Prefix
 	stateDir   string
 	waivers    []audit.Waiver
 	format     string
 	full       bool
 	timeout    time.Duration
-	plan       bool // of harden
+
+	// Of harden.
+	plan    bool
+	console bool
+	window  time.Duration
 }
 
 // A usageError is a command line that makes no sense.
@@ -57,6 +66,8 @@ func (p *program) parse(command string, args []string, more func(*flag.FlagSet))
 	fs.StringVar(&p.dockerHost, "docker-host", cmp.Or(p.getenv("DOCKER_HOST"), docker.DefaultHost), "`URL` of the container engine")
 	fs.Func("container", "`NAME` of the agent's container; may be given several times, or several\nnames with commas; without it, the containers that run", p.addContainers)
 	fs.Func("writable", "`PATH` in the container that may be writable beside OpenClaw's own state; may be\ngiven several times", p.addWritable)
+	fs.Func("allow", "`PORT[/PROTOCOL][@SENDER][%INTERFACE]` of a container that may be reached from outside, such\nas 443, or 18789/tcp@100.64.0.0/10%tailscale0; may be given several times", p.addAllow)
+	fs.Func("publish", "`ADDRESS` besides loopback that the agent's ports may be published on, such as this\nmachine's own in the tailnet; may be given several times", p.addPublish)
 	fs.StringVar(&p.stateDir, "state-dir", "/var/lib/hardshell", "`DIR` for journals and the record of changes")
 	fs.StringVar(&waivers, "waivers", "", "`FILE` of violations that somebody answers for; harden closes them all the same")
 	fs.StringVar(&p.format, "format", "text", "text, json, sarif or junit")
@@ -116,6 +127,54 @@ func (p *program) addWritable(name string) error {
 	return nil
 }
 
+// addPublish adds the value of --publish.
+func (p *program) addPublish(text string) error {
+	prefix, err := prefixOf(text)
+	if err != nil {
+		return err
+	}
+	p.publish = append(p.publish, prefix)
+	return nil
+}
+
+// addAllow adds the value of --allow.
+func (p *program) addAllow(text string) error {
+	rest, in, _ := strings.Cut(text, "%")
+	rest, from, limited := strings.Cut(rest, "@")
+	number, protocol, named := strings.Cut(rest, "/")
+	a := firewall.Allow{Port: firewall.Port{Protocol: firewall.TCP}, In: in}
+	n, err := strconv.ParseUint(number, 10, 16)
+	if err != nil || n == 0 {
+		return fmt.Errorf("%q is not the number of a port", number)
+	}
+	a.Number = uint16(n)
+	if named {
+		if err := a.Protocol.UnmarshalText([]byte(protocol)); err != nil {
+			return err
+		}
+	}
+	if limited {
+		prefix, err := prefixOf(from)
+		if err != nil {
+			return err
+		}
+		a.From = []netip.Prefix{prefix}
+	}
+	if err := (firewall.Policy{Allow: []firewall.Allow{a}}).Validate(); err != nil {
+		return err
+	}
+	p.allow = append(p.allow, a)
+	return nil
+}
+
+// prefixOf reads a range of addresses, or a single one.
+func prefixOf(text string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(text); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	return netip.ParsePrefix(text)
+}
+
 func readWaivers(name string) ([]audit.Waiver, error) {
 	f, err := os.Open(name)
 	if err != nil {
@@ -133,11 +192,13 @@ func readWaivers(name string) ([]audit.Waiver, error) {
 func (p *program) deployment() *openclaw.Deployment {
 	profile := openclaw.Profile()
 	profile.Writable = append(profile.Writable, p.writable...)
+	profile.Publish = append(profile.Publish, p.publish...)
 	return &openclaw.Deployment{
 		Engine:     p.engine,
 		Containers: p.containers,
 		Profile:    profile,
 		Control:    p.engine,
 		StateDir:   filepath.Join(p.stateDir, "recreate"),
+		Network:    p.network(),
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/managemyclaw/hardshell/audit/trail"
+	"github.com/managemyclaw/hardshell/firewall/guard"
 	"github.com/managemyclaw/hardshell/harden"
 	"github.com/managemyclaw/hardshell/harden/container"
 	"github.com/managemyclaw/hardshell/harden/host"
@@ -19,6 +20,8 @@ import (
 func (p *program) harden(ctx context.Context, args []string) (int, error) {
 	err := p.parse("harden", args, func(fs *flag.FlagSet) {
 		fs.BoolVar(&p.plan, "plan", false, "show what would be done, and do nothing")
+		fs.BoolVar(&p.console, "console", false, "you are at the machine's console, and changes of its firewall need no new connection\nto confirm them")
+		fs.DurationVar(&p.window, "window", guard.DefaultWindow, "time for a new connection to confirm a change of the firewall, before it is undone")
 	})
 	if err != nil {
 		return exitUsage, err
@@ -26,12 +29,19 @@ func (p *program) harden(ctx context.Context, args []string) (int, error) {
 	if p.plan && p.format != "text" && p.format != "json" {
 		return exitUsage, usageError(fmt.Sprintf("a plan is text or json, not %s", p.format))
 	}
-	checks := p.deployment().Checks()
+	d := p.deployment()
+	if d.Network.Remedy, err = p.remedy(ctx); err != nil {
+		return exitUsage, err
+	}
+	checks := d.Checks()
 	if err := p.choose(ctx, checks); err != nil {
 		return exitFail, err
 	}
 	if p.plan {
 		return p.propose(ctx, checks)
+	}
+	if d.Network.Remedy.Guard == nil {
+		fmt.Fprint(p.stderr, "The firewall is left as it is: this is no session by SSH. At the machine's console, say --console.\n\n")
 	}
 	holds, err := p.fix(ctx, checks)
 	if errors.Is(err, context.Canceled) {

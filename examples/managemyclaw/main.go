@@ -4,6 +4,8 @@
 //
 //	managemyclaw security-audit [--full] [--format text|json|sarif|junit]
 //	managemyclaw harden [--plan]
+//	managemyclaw confirm
+//	managemyclaw firewall recover|restore|watch
 //
 // It exits with 0 if every check passes, 1 if one fails or a change could not
 // be made, 2 for wrong usage, and 3 if nothing fails but something could not be
@@ -40,6 +42,8 @@ const usage = `usage: managemyclaw COMMAND [flags]
 
   security-audit   judge the machine by the 14 points
   harden           close what can be closed, and audit again; --plan only shows it
+  confirm          keep a change of the firewall, from a session that was opened after it
+  firewall         what runs when the machine starts: recover, restore and watch
 
 Flags of a command: managemyclaw COMMAND -h
 Exit status: 0 all pass, 1 something fails, 2 wrong usage, 3 nothing fails but something is unknown
@@ -61,6 +65,10 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		code, err = p.audit(ctx, args[1:])
 	case "harden":
 		code, err = p.harden(ctx, args[1:])
+	case "confirm":
+		code, err = p.confirm(ctx, args[1:])
+	case "firewall":
+		code, err = p.firewall(ctx, args[1:])
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return exitPass

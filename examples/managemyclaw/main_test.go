@@ -39,10 +39,15 @@ func runProgram(t *testing.T, args ...string) outcome {
 	return outcome{code, stdout.String(), stderr.String()}
 }
 
+// notPass is the exit status of an audit in which the containers are not to
+// blame: 3, or 1 where the firewall of the machine that runs the test is.
+const notPass = -1
+
 // want asserts what a user is told. No text may hold an escape sequence.
 func (o outcome) want(t *testing.T, code int, stdout, stderr string) {
 	t.Helper()
-	if o.code != code || !strings.Contains(unwrapped(o.stdout), stdout) || !strings.Contains(unwrapped(o.stderr), stderr) {
+	right := o.code == code || code == notPass && (o.code == exitFail || o.code == exitUnknown)
+	if !right || !strings.Contains(unwrapped(o.stdout), stdout) || !strings.Contains(unwrapped(o.stderr), stderr) {
 		t.Errorf("exit status %d, want %d; %q in stdout and %q in stderr wanted:\n--- stdout\n%s\n--- stderr\n%s",
 			o.code, code, stdout, stderr, o.stdout, o.stderr)
 	}

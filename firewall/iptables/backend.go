@@ -19,6 +19,9 @@ const (
 	Mangle
 	// Both is the mangle table, and DOCKER-USER for each family that has it.
 	Both
+	// DockerUserIfAny is DOCKER-USER for each family that has it, and nothing
+	// where none has. It is for use beside package nft.
+	DockerUserIfAny
 )
 
 // ErrNoDockerUser says that there is no chain DOCKER-USER, or none that packets
@@ -83,7 +86,7 @@ var _ firewall.Backend = (*Backend)(nil)
 // caller's to know that it is there.
 func (b *Backend) chains(f family, p firewall.Policy, user bool) []chain {
 	var out []chain
-	if b.Mode != DockerUser {
+	if b.Mode == Mangle || b.Mode == Both {
 		out = append(out,
 			chain{"mangle", "PREROUTING", preroutingChain, f.prerouting(p)},
 			chain{"mangle", "FORWARD", forwardChain, f.forward(p)})

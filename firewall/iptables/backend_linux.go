@@ -101,7 +101,7 @@ func (b *Backend) user(f family, rs ruleset) (bool, error) {
 		return false, nil
 	case there || b.Precreate:
 		return true, nil
-	case b.Mode == Both:
+	case b.Mode == Both, b.Mode == DockerUserIfAny:
 		return false, nil
 	case rs.has("filter", dockerUser):
 		return false, fmt.Errorf("%v: nothing leads to the chain: %w", f, ErrNoDockerUser)

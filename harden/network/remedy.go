@@ -51,6 +51,11 @@ type Remedy struct {
 	// it can be put back.
 	Former *firewall.Policy
 
+	// Boot, if set, has the policy kept over a restart of the machine: its file
+	// is written, and where systemd runs the machine, its units are installed
+	// and enabled.
+	Boot *firewall.Units
+
 	// Keep lists what UFW must let in besides the sessions by SSH that are
 	// open when the plan is made, such as everything by tailscale0.
 	Keep []firewall.Allow
@@ -124,7 +129,7 @@ func (r *Remedy) byHand(step string) mender {
 
 // exposure plans the policy that closes what the engine exposes.
 func (r *Remedy) exposure(c *Config) mender {
-	return func(ctx context.Context, _ *host.View, m *Machine) (harden.Plan, error) {
+	return func(ctx context.Context, v *host.View, m *Machine) (harden.Plan, error) {
 		if r.Backend == nil || r.Guard == nil {
 			return harden.Plan{Manual: []string{"drop new connections from outside in DOCKER-USER, for both families; see the findings for what arrives, and by which rules"}}, nil
 		}
@@ -139,7 +144,11 @@ func (r *Remedy) exposure(c *Config) mender {
 		if len(a.Drift) == 0 {
 			return harden.Plan{Manual: []string{fmt.Sprintf("the policy is kept by %s already, and the findings are beyond it", r.Backend.Name())}}, nil
 		}
-		return harden.Plan{Actions: []harden.Action{a}, Notes: []string{r.note()}}, nil
+		after, notes, err := bootActions(v, r.Boot, a.Policy)
+		if err != nil {
+			return harden.Plan{}, fmt.Errorf("network: keep the policy over a restart: %w", err)
+		}
+		return harden.Plan{Actions: append([]harden.Action{a}, after...), Notes: append([]string{r.note()}, notes...)}, nil
 	}
 }
 
