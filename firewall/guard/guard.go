@@ -147,7 +147,7 @@ func (g *Guard) Arm(ctx context.Context, c Change) (_ *Armed, err error) {
 			return
 		}
 		// A watchdog that has started after all finds that all is decided.
-		err = errors.Join(err, g.discard(dir))
+		err = errors.Join(err, g.discard(ctx, dir))
 	}()
 	if err := g.save(ctx, dir, c); err != nil {
 		return nil, err
@@ -231,17 +231,26 @@ func (g *Guard) claim(ctx context.Context) (id string, err error) {
 		}
 		// Left by one that was killed before it had started a watchdog, and
 		// so before it changed anything; or after all was confirmed.
-		if err := g.discard(filepath.Join(g.Dir, st.ID)); err != nil {
+		if err := g.discard(ctx, filepath.Join(g.Dir, st.ID)); err != nil {
 			return "", err
 		}
 	}
 	return "", ErrPending
 }
 
-// discard removes a directory and the link to it.
-func (g *Guard) discard(dir string) error {
-	// For a watchdog that is running without anyone knowing it.
-	_ = os.WriteFile(filepath.Join(dir, decisionFile), []byte(confirmedWord+": discarded\n"), 0o600)
+// discard removes a directory and the link to it, once a watchdog that may be
+// running there has seen that there is nothing to do. It waits for that, and not long.
+func (g *Guard) discard(ctx context.Context, dir string) error {
+	ctx = context.WithoutCancel(ctx) // what failed may have failed because ctx has ended
+	_ = decide(dir, confirmedWord+": discarded\n")
+	if run, err := readRunning(dir); err == nil {
+		for range 150 {
+			if alive, err := g.alive(ctx, run.process); err != nil || !alive {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	}
 	if err := g.release(dir); err != nil {
 		return err
 	}
@@ -270,7 +279,7 @@ func (g *Guard) forget(ctx context.Context) {
 	}
 	for _, st := range all {
 		if st.State == StateConfirmed {
-			_ = g.discard(filepath.Join(g.Dir, st.ID))
+			_ = g.discard(ctx, filepath.Join(g.Dir, st.ID))
 		}
 	}
 }

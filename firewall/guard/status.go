@@ -124,7 +124,7 @@ func (g *Guard) Remove(ctx context.Context, id string) error {
 	}
 	switch st.State {
 	case StateStale, StateConfirmed, StateRolledBack:
-		return g.discard(filepath.Join(g.Dir, st.ID))
+		return g.discard(ctx, filepath.Join(g.Dir, st.ID))
 	default:
 		return fmt.Errorf("guard: %v: it is not over", st)
 	}
