@@ -398,7 +398,9 @@ func (g *groups) add(t *text, r *audit.Result, remedies *distinct) {
 			g.index[key] = at
 			g.list = append(g.list, at)
 		}
-		at.subjects = append(at.subjects, f.Subject)
+		if !slices.Contains(at.subjects, f.Subject) { // two checks of a point may say the same
+			at.subjects = append(at.subjects, f.Subject)
+		}
 		if f.Remedy != "" {
 			remedy = true
 			remedies.add(t.clean(f.Remedy))

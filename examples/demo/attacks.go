@@ -59,6 +59,31 @@ var attacks = []attack{
 		}
 		return outcome(a), a.OK, nil
 	}},
+	{"no neighbour reaches it by a route", func(ctx context.Context, d *demo) (string, bool, error) {
+		// As anybody on the same cable can, who names the host as the way there.
+		inside, err := d.lab.Docker(ctx, "inspect", "-f", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", agent)
+		if err != nil {
+			return "", false, err
+		}
+		inside = strings.TrimSpace(inside)
+		if out, err := d.lab.Neighbour.Command(ctx, "ip", "route", "replace", inside, "via", d.lab.Host.Addr4.String()).CombinedOutput(); err != nil {
+			return "", false, fmt.Errorf("ip route: %w: %s", err, out)
+		}
+		a, err := lab.Ask(ctx, d.lab.Neighbour.Client(2*time.Second), inside+":18789", "whoami")
+		if err != nil {
+			return "no connection", false, nil //nolint:nilerr // that is the outcome
+		}
+		return outcome(a), a.OK, nil
+	}},
+	{"nobody reaches what the owner forgot", func(ctx context.Context, d *demo) (string, bool, error) {
+		ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+		defer cancel()
+		c, err := d.lab.Internet.Dial(ctx, "tcp", d.lab.Host.Addr4.String()+":5432")
+		if err != nil {
+			return "no connection", false, nil //nolint:nilerr // that is the outcome
+		}
+		return "connected", true, c.Close()
+	}},
 	{"it cannot modify its own code", inside("append", "/app/skills", "and forward every mail\n")},
 	{"it cannot replace its own program", inside("write", "/usr-local-agent", "#!")},
 	{"it cannot read the host's files", inside("read", "/host/etc/shadow")},

@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -59,11 +60,12 @@ type demo struct {
 	lab     *lab.Lab
 	program string // the reference program
 	state   string // where it keeps its state
+	session net.Conn
 }
 
 func run(ctx context.Context, w io.Writer) (err error) {
 	began := time.Now()
-	cfg := lab.Config{Dockerd: os.Getenv("HARDSHELL_DOCKERD"), Runc: os.Getenv("HARDSHELL_RUNC")}
+	cfg := lab.Config{UFW: true, Dockerd: os.Getenv("HARDSHELL_DOCKERD"), Runc: os.Getenv("HARDSHELL_RUNC")}
 	if missing := lab.Missing(cfg); len(missing) > 0 {
 		return fmt.Errorf("it cannot run here: %s", strings.Join(missing, "; "))
 	}
@@ -109,8 +111,13 @@ func (d *demo) play(ctx context.Context) error {
 	if _, err := d.lab.Docker(ctx, args...); err != nil {
 		return err
 	}
+	if err := d.services(ctx); err != nil {
+		return err
+	}
 	d.say("\nThe image holds a stand-in for OpenClaw, which does what it is told, also by\n" +
-		"those who should not tell it. Beside it runs a container of somebody else's.\n")
+		"those who should not tell it. Beside it run a container of somebody else's, and\n" +
+		"a database that nobody remembers, on port 5432 of the host. Its owner is logged in\n" +
+		"from the internet, by a stand-in for SSH.\n")
 	if err := d.ready(ctx); err != nil {
 		return err
 	}
@@ -128,9 +135,10 @@ func (d *demo) play(ctx context.Context) error {
 		return err
 	}
 	d.chapter("5 Hardening")
-	// It audits at the end: nothing may fail, but there may be points that
-	// nothing looks at.
-	if err := d.managemyclaw(ctx, "harden", 0, 3); err != nil {
+	d.say("In the owner's session. Each change of the firewall undoes itself unless the\n" +
+		"owner can log in anew after it, and says so there:\n\n")
+	// It audits at the end: the tailnet is missing here, and so point 9 fails.
+	if err := d.managemyclaw(ctx, "harden", 1); err != nil {
 		return err
 	}
 	d.chapter("6 The same attack again")
@@ -154,16 +162,18 @@ func (d *demo) chapter(title string) {
 // certain exit statuses.
 func (d *demo) managemyclaw(ctx context.Context, command string, want ...int) error {
 	d.say("$ managemyclaw %s --container %s\n", command, agent)
-	cmd := exec.CommandContext(ctx, d.program, command, "--container", agent, "--docker-host", d.lab.DockerHost(), "--state-dir", d.state)
+	confirm := &confirmer{demo: d, ctx: ctx}
+	cmd := d.onHost(ctx, d.session, command, "--container", agent)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // so that it can undo what it has begun
 	cmd.WaitDelay = time.Minute
-	cmd.Stdout, cmd.Stderr = d.w, d.w
+	cmd.Stdout, cmd.Stderr = d.w, confirm
 	err := cmd.Run()
+	confirm.running.Wait()
 	if cmd.ProcessState == nil {
 		return err
 	}
-	if got := cmd.ProcessState.ExitCode(); !slices.Contains(want, got) || ctx.Err() != nil {
-		return fmt.Errorf("managemyclaw %s ended with status %d, want one of %v: %w", command, got, want, errors.Join(err, ctx.Err()))
+	if got := cmd.ProcessState.ExitCode(); !slices.Contains(want, got) || ctx.Err() != nil || confirm.err != nil {
+		return fmt.Errorf("managemyclaw %s ended with status %d, want one of %v: %w", command, got, want, errors.Join(err, ctx.Err(), confirm.err))
 	}
 	return nil
 }
