@@ -140,8 +140,6 @@ func newComposio(cfg composiotest.Config) *composiotest.Server {
 }
 
 //go:fix inline
-func ptr[T any](v T) *T { return new(v) }
-
 func newPolicy(inbox, calendar gateway.TokenHash) *gateway.Policy {
 	return &gateway.Policy{Agents: map[string]gateway.Agent{
 		"inbox": {
