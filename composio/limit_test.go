@@ -38,6 +38,8 @@ func TestLimiter(t *testing.T) {
 		}
 		synctest.Wait()
 		time.Sleep(time.Hour)
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		if l.free != n || gaveUp.Load() == 0 || gaveUp.Load() == 200 {
 			t.Errorf("%d slots are free of %d; %d gave up", l.free, n, gaveUp.Load())
 		}
@@ -78,7 +80,7 @@ func TestPriorities(t *testing.T) {
 		if err := l.acquire(t.Context(), third); err != nil {
 			t.Fatal(err)
 		}
-		var order []priority
+		var order []priority // by who has the slot
 		for _, p := range []priority{third, second, third, first, second, first} {
 			go func() {
 				if err := l.acquire(t.Context(), p); err != nil {
@@ -91,6 +93,8 @@ func TestPriorities(t *testing.T) {
 		}
 		l.release()
 		synctest.Wait()
+		l.mu.Lock()
+		defer l.mu.Unlock()
 		for i, want := range []priority{first, first, second, second, third, third} {
 			if order[i] != want {
 				t.Fatalf("order %v", order)
