@@ -139,7 +139,6 @@ func newComposio(cfg composiotest.Config) *composiotest.Server {
 	return s
 }
 
-//go:fix inline
 func newPolicy(inbox, calendar gateway.TokenHash) *gateway.Policy {
 	return &gateway.Policy{Agents: map[string]gateway.Agent{
 		"inbox": {
