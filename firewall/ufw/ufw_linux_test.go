@@ -420,6 +420,23 @@ func TestApplyLooksAgain(t *testing.T) {
 	}
 }
 
+// UFW ends with status 0 also when it has done nothing, as when a question of
+// its is answered with no. That is no success.
+func TestApplyVerifies(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	p, err := s.read().Plan(ufw.Wish{Allow: []firewall.Allow{{Port: tcp(22)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.sh("mount -t tmpfs tmpfs /usr/local/sbin; cp /bin/true /usr/local/sbin/ufw")
+	_, err = p.Apply(t.Context(), files{s.l}, machine{s.l.Host})
+	if step, ok := errors.AsType[*ufw.StepError](err); !ok || step.Taken != 0 || !strings.Contains(err.Error(), "as if all were well") {
+		t.Errorf("%v", err)
+	}
+	s.sh("umount /usr/local/sbin")
+}
+
 // Enabled in the file, as after a boot that failed: the rules are loaded.
 func TestEnabledButNotLoaded(t *testing.T) {
 	t.Parallel()
@@ -428,7 +445,11 @@ func TestEnabledButNotLoaded(t *testing.T) {
 	if got := kinds(s.read().Problems()); !slices.Equal(got, []ufw.ProblemKind{ufw.NotLoaded}) {
 		t.Errorf("problems %v", got)
 	}
-	_, st := s.apply(ufw.Wish{Allow: []firewall.Allow{{Port: tcp(22)}}})
+	p, st := s.apply(ufw.Wish{Allow: []firewall.Allow{{Port: tcp(22)}}})
+	// Loading comes last: nobody is cut off meanwhile.
+	if got := stepKinds(p); !slices.Equal(got, []ufw.StepKind{ufw.StepNotLoaded, ufw.StepAllow, ufw.StepEnable}) {
+		t.Errorf("steps %v", p.Steps)
+	}
 	if len(st.Problems()) > 0 || !s.reachable(lab.HostAddr4, 22) || s.reachable(lab.HostAddr4, 23) {
 		t.Errorf("problems %v", st.Problems())
 	}
