@@ -59,7 +59,7 @@ type demo struct {
 	w       io.Writer
 	lab     *lab.Lab
 	program string // the reference program
-	state   string // where it keeps its state
+	state   string // where it keeps its state, on the host
 	session net.Conn
 }
 
@@ -74,7 +74,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	d := &demo{w: w, program: filepath.Join(dir, "managemyclaw"), state: filepath.Join(dir, "state")}
+	d := &demo{w: w, program: filepath.Join(dir, "managemyclaw"), state: "/run/hardshell"}
 
 	d.chapter("1 A machine to attack")
 	build := exec.CommandContext(ctx, "go", "build", "-o", d.program, "github.com/managemyclaw/hardshell/examples/managemyclaw")
@@ -116,8 +116,8 @@ func (d *demo) play(ctx context.Context) error {
 	}
 	d.say("\nThe image holds a stand-in for OpenClaw, which does what it is told, also by\n" +
 		"those who should not tell it. Beside it run a container of somebody else's, and\n" +
-		"a database that nobody remembers, on port 5432 of the host. Its owner is logged in\n" +
-		"from the internet, by a stand-in for SSH.\n")
+		"a database that nobody remembers, on port 5432 of the host. Its owner is logged\n" +
+		"in from the internet, by a stand-in for SSH.\n")
 	if err := d.ready(ctx); err != nil {
 		return err
 	}

@@ -126,7 +126,8 @@ func (p *program) await(ctx context.Context, g *guard.Guard) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stderr, "The change is made. It is undone in %v, unless you can still log in: open a second\nsession, leave this one open, and run there\n\n    managemyclaw confirm --state-dir %s\n\n",
+	fmt.Fprintf(p.stderr, "The change is made. It is undone in %v unless you can still log in:\n"+
+		"leave this session open, open a second one, and run there\n\n    managemyclaw confirm --state-dir %s\n\n",
 		st.Left.Round(time.Second), p.stateDir)
 	for {
 		all, err := g.List(ctx)
