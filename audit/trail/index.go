@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math"
+	"slices"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -48,6 +49,12 @@ func (x *index) add(off int64, t int64, stored []Hash) {
 	x.offsets = append(x.offsets, uint32(off))
 	x.hashes = append(x.hashes, stored...)
 	x.from, x.to = min(x.from, t), max(x.to, t)
+}
+
+// grow makes room for n records.
+func (x *index) grow(n int64) {
+	x.offsets = slices.Grow(x.offsets, int(n))
+	x.hashes = slices.Grow(x.hashes, int(tlog.StoredHashCount(x.first+n)-tlog.StoredHashCount(x.first)))
 }
 
 // cut makes x the index that it was before record n was added, when from and to
@@ -124,7 +131,7 @@ func timeOf(e *Event) int64 { return e.Time.Unix() }
 // timeIn returns the time of a record as it is written, in seconds, or 0 if it
 // has none. The time follows the kind, in which nothing is quoted.
 func timeIn(payload []byte) int64 {
-	_, rest, _ := bytes.Cut(payload, []byte(`,"time":"`))
+	_, rest, _ := bytes.Cut(payload, timeMember)
 	text, _, _ := bytes.Cut(rest[:min(len(rest), 40)], []byte(`"`))
 	t, err := time.Parse(time.RFC3339Nano, string(text))
 	if err != nil {
@@ -132,6 +139,42 @@ func timeIn(payload []byte) int64 {
 	}
 	return t.Unix()
 }
+
+var timeMember = []byte(`,"time":"`)
+
+// A clock is timeIn for records that follow each other closely, of which most
+// are of the same minute.
+type clock struct {
+	minute [16]byte // such as 2026-03-01T12:00
+	unix   int64    // when it began
+}
+
+func (c *clock) in(payload []byte) int64 {
+	const digits, end = len("2026-03-01T12:00:00"), 40
+	i := bytes.Index(payload, timeMember)
+	if i < 0 || len(payload) < i+len(timeMember)+end {
+		return timeIn(payload)
+	}
+	text := payload[i+len(timeMember):]
+	if c.minute == [16]byte(text) && text[16] == ':' && isDigit(text[17]) && isDigit(text[18]) {
+		z := bytes.IndexByte(text[digits:end], '"') - 1
+		if z == 0 && text[digits] == 'Z' || z > 1 && text[digits] == '.' && text[digits+z] == 'Z' {
+			if s := int64(text[17]-'0')*10 + int64(text[18]-'0'); s < 60 {
+				return c.unix + s
+			}
+		}
+	}
+	t := timeIn(payload)
+	if m := time.Unix(t, 0).UTC().AppendFormat(nil, "2006-01-02T15:04"); len(m) == len(c.minute) && bytes.HasPrefix(text, m) {
+		c.minute, c.unix = [16]byte(m), t-t%60
+		if t%60 < 0 {
+			c.unix -= 60
+		}
+	}
+	return t
+}
+
+func isDigit(c byte) bool { return c >= '0' && c <= '9' }
 
 // inMemory returns x as if it had been read, to find records by it.
 func (x *index) inMemory() *indexFile {

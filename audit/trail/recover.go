@@ -151,8 +151,9 @@ func (s *store) rebuild(p part) (*index, error) {
 // indexing returns a walker through segment p that makes its index.
 func indexing(r io.Reader, p part) (*walker, *index) {
 	w, x := newWalker(r, p.segmentName(), p.first), newIndex(p.first)
+	var times clock
 	w.visit = func(_, off int64, _ Hash, stored []Hash, payload []byte) error {
-		x.add(off, timeIn(payload), stored)
+		x.add(off, times.in(payload), stored)
 		return nil
 	}
 	return w, x

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -65,12 +66,24 @@ func segmentStart(t *testing.T, f *frontier) []byte {
 
 // The index says the time that the event has, however it is written.
 func TestTimeIn(t *testing.T) {
-	for range 1000 {
+	var times clock
+	at := Event{Time: time.Date(1969, 12, 31, 23, 58, 30, 0, time.UTC)}.Time
+	for i := range 3000 {
 		e := Event{Kind: "k", Message: `,"time":"2020-01-01T00:00:00Z"`}
 		e.Time = e.Time.Add(0).AddDate(rand.IntN(9000), rand.IntN(12), rand.IntN(28)).Add(1)
+		if i%3 > 0 { // close to the last
+			at = at.Add(time.Duration(rand.IntN(30e9)))
+			e.Time = at
+		}
+		if i%7 == 0 {
+			e.Time = e.Time.In(time.FixedZone("", rand.IntN(10)*1800))
+		}
 		data, err := json.Marshal(Record{7, e})
 		if err != nil {
 			t.Fatal(err)
+		}
+		if got := times.in(data); got != timeOf(&e) {
+			t.Fatalf("%s: %d by the clock, want %d", data, got, timeOf(&e))
 		}
 		if got := timeIn(data); got != timeOf(&e) {
 			t.Fatalf("%s: %d, want %d", data, got, timeOf(&e))

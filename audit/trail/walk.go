@@ -36,6 +36,7 @@ type walker struct {
 	checked int64      // size of the tree whose root was last compared
 	lastOff int64      // of the last record
 	stored  []Hash
+	number  []byte
 }
 
 func newWalker(r io.Reader, file string, first int64) *walker {
@@ -122,12 +123,13 @@ func (w *walker) begin() error {
 }
 
 func (w *walker) record(f frame) error {
-	seq, ok := seqOf(f.payload)
 	n := w.tree.n
-	switch {
-	case !ok:
-		return w.damage(DamageEdited, n, n, f.off, "it does not say its number")
-	case seq != n:
+	w.number = recordPrefix(w.number[:0], n)
+	if !bytes.HasPrefix(f.payload, w.number) {
+		seq, ok := seqOf(f.payload)
+		if !ok || seq == n {
+			return w.damage(DamageEdited, n, n, f.off, "it does not say its number")
+		}
 		return w.misplaced(seq, f.off)
 	}
 	w.stored = w.tree.add(f.hash, w.stored[:0])
