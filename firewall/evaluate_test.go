@@ -19,11 +19,12 @@ func mustIPTables(t *testing.T, text string) *Ruleset {
 // mustNFT makes rules of one table, "inet t", of objects without family and table.
 func mustNFT(t *testing.T, objects ...string) *Ruleset {
 	t.Helper()
-	text := `{"nftables":[{"table":{"family":"inet","name":"t","handle":1}}`
+	var text strings.Builder
+	text.WriteString(`{"nftables":[{"table":{"family":"inet","name":"t","handle":1}}`)
 	for _, o := range objects {
-		text += "," + strings.Replace(o, `:{`, `:{"family":"inet","table":"t",`, 1)
+		text.WriteString("," + strings.Replace(o, `:{`, `:{"family":"inet","table":"t",`, 1))
 	}
-	r, err := ParseNFT([]byte(text + "]}"))
+	r, err := ParseNFT([]byte(text.String() + "]}"))
 	if err != nil {
 		t.Fatal(err)
 	}

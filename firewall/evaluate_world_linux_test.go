@@ -188,7 +188,8 @@ var lockFile = fmt.Sprintf("%s/hardshell-firewall-test-%d.lock", os.TempDir(), o
 
 func (w *world) build() error {
 	nsPath := func(f *os.File) string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), f.Fd()) }
-	batch := fmt.Sprintf(`link set lo up
+	var batch strings.Builder
+	fmt.Fprintf(&batch, `link set lo up
 link add eth0 type veth peer name x0 netns %s
 link add port0 type veth peer name x0 netns %s
 link add br0 type bridge forward_delay 0 mcast_snooping 0
@@ -202,14 +203,14 @@ link set port0 up
 link set br0 up
 `, nsPath(w.outside), nsPath(w.inside))
 	for _, a := range []string{"192.0.2.2", "192.0.2.9", "2001:db8::2", "2001:db8::9"} {
-		batch += fmt.Sprintf("neighbour replace %s lladdr %s dev eth0 nud permanent\n", a, frameMAC)
+		fmt.Fprintf(&batch, "neighbour replace %s lladdr %s dev eth0 nud permanent\n", a, frameMAC)
 	}
 	for n := range 6 {
-		batch += fmt.Sprintf("neighbour replace 172.17.0.%d lladdr %s dev br0 nud permanent\n", n+2, frameMAC)
-		batch += fmt.Sprintf("neighbour replace fd00:d0c::%d lladdr %s dev br0 nud permanent\n", n+2, frameMAC)
+		fmt.Fprintf(&batch, "neighbour replace 172.17.0.%d lladdr %s dev br0 nud permanent\n", n+2, frameMAC)
+		fmt.Fprintf(&batch, "neighbour replace fd00:d0c::%d lladdr %s dev br0 nud permanent\n", n+2, frameMAC)
 	}
-	batch += "route add default via 192.0.2.2\nroute add default via 2001:db8::2\n"
-	if _, err := w.tool(batch, "ip", "-batch", "-"); err != nil {
+	batch.WriteString("route add default via 192.0.2.2\nroute add default via 2001:db8::2\n")
+	if _, err := w.tool(batch.String(), "ip", "-batch", "-"); err != nil {
 		return err
 	}
 	for _, s := range []string{
@@ -331,16 +332,16 @@ func (w *world) send(p Packet, id uint32, flags byte) error {
 }
 
 // encode makes the packet, with right checksums, since what has wrong ones is
-// invalid to connection tracking. It bears the number id: as the sequence number
-// of TCP, and in the data otherwise.
+// invalid to connection tracking. It bears the number id: in the sequence number
+// of TCP, with room for what a refusal adds to it, and in the data otherwise.
 func encode(p Packet, id uint32, flags byte) []byte {
 	var l4 []byte
 	switch p.Protocol {
 	case TCP:
 		l4 = make([]byte, 20)
-		binary.BigEndian.PutUint32(l4[4:], id)
+		binary.BigEndian.PutUint32(l4[4:], id<<2)
 		if flags&tcpACK != 0 {
-			binary.BigEndian.PutUint32(l4[8:], id)
+			binary.BigEndian.PutUint32(l4[8:], id<<2)
 		}
 		l4[12], l4[13] = 5<<4, flags
 		binary.BigEndian.PutUint16(l4[14:], 65535)
@@ -460,10 +461,10 @@ func decodeL4(proto Protocol, src, dst netip.Addr, b []byte) (id uint32, from, t
 		if len(b) < 20 {
 			return
 		}
-		id = binary.BigEndian.Uint32(b[4:])
+		id = binary.BigEndian.Uint32(b[4:]) >> 2
 		if refusal = b[13]&tcpRST != 0; refusal {
 			if b[13]&tcpACK != 0 { // what it refuses had none
-				id = binary.BigEndian.Uint32(b[8:]) - 1
+				id = binary.BigEndian.Uint32(b[8:]) >> 2
 			}
 		}
 		return id, netip.AddrPortFrom(src, binary.BigEndian.Uint16(b)), netip.AddrPortFrom(dst, binary.BigEndian.Uint16(b[2:])), refusal, true

@@ -269,8 +269,8 @@ func (s *site) read() firewall.Policy {
 	for _, n := range []uint16{8080, 18789, 8083, 8087, 8086, 8081, 8084, 8090} {
 		p.Published = append(p.Published, tcp(n))
 	}
-	ids := strings.Fields(s.docker("network", "ls", "-q", "--no-trunc", "-f", "driver=bridge"))
-	for _, id := range ids {
+	ids := strings.FieldsSeq(s.docker("network", "ls", "-q", "--no-trunc", "-f", "driver=bridge"))
+	for id := range ids {
 		out := s.docker("network", "inspect", "-f", "{{.Name}} {{range .IPAM.Config}}{{.Subnet}} {{end}}", id)
 		fields := strings.Fields(out)
 		n := firewall.Network{Name: fields[0], Interface: "br-" + id[:12]}

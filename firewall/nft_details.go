@@ -49,7 +49,7 @@ func (r *Ruleset) addDetails(text []byte) {
 			c = t.chains[m[1]]
 		}
 		if m := textDevices.FindStringSubmatch(line); m != nil && c != nil && c.lacksDevices() {
-			for _, d := range strings.Split(m[1]+m[2]+m[3], ",") {
+			for d := range strings.SplitSeq(m[1]+m[2]+m[3], ",") {
 				if d = strings.Trim(d, "\" \t"); d != "" {
 					c.Devices = append(c.Devices, d)
 				}

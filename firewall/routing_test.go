@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"maps"
 	"net/netip"
 	"testing"
 )
@@ -20,9 +21,7 @@ func routingOf(t *testing.T, outputs installed) *Routing {
 		"ip -6 -d -j route show table all": `[{"type":"local","dst":"fd00::1","dev":"br0","table":"local"},{"dst":"fd00::/64","dev":"br0"}]`,
 		"ip -6 -j rule show":               "",
 	}
-	for name, out := range outputs {
-		all[name] = out
-	}
+	maps.Copy(all, outputs)
 	r, err := ReadRouting(t.Context(), all)
 	if err != nil {
 		t.Fatal(err)
@@ -116,9 +115,7 @@ func TestReadRoutingRefuses(t *testing.T) {
 		}
 		for _, out := range []string{"!failed", "garbage", `[{"ifname":"x","dst":"nonsense","src":"nonsense","addr_info":[{"local":"nonsense"}]}]`} {
 			bad := installed{}
-			for k, v := range good {
-				bad[k] = v
-			}
+			maps.Copy(bad, good)
 			bad[command] = out
 			if r, err := ReadRouting(t.Context(), bad); err == nil {
 				t.Errorf("%s: %q is accepted: %+v", command, out, r)

@@ -421,10 +421,10 @@ func TestAgents(t *testing.T) {
 			}
 			var said strings.Builder
 			said.WriteString(r.Detail)
-			ids := ""
+			var ids strings.Builder
 			for _, f := range r.Findings {
 				said.WriteString("\n" + f.Message + f.Remedy)
-				ids += " " + f.ID
+				ids.WriteString(" " + f.ID)
 				for _, e := range f.Evidence {
 					said.WriteString("\n" + e.Source + e.Observed)
 				}
@@ -432,8 +432,8 @@ func TestAgents(t *testing.T) {
 			for _, e := range r.Evidence {
 				said.WriteString("\n" + e.Observed)
 			}
-			if c.finding != "" && !strings.Contains(ids+" ", " access."+c.check+"."+c.finding+" ") {
-				t.Errorf("no finding %s among%s", c.finding, ids)
+			if c.finding != "" && !strings.Contains(ids.String()+" ", " access."+c.check+"."+c.finding+" ") {
+				t.Errorf("no finding %s among%s", c.finding, ids.String())
 			}
 			if !strings.Contains(said.String(), c.detail) {
 				t.Errorf("it does not say %q: %s", c.detail, said.String())

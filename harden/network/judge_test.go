@@ -98,14 +98,14 @@ func decide(t *testing.T, j judge, m Machine) (harden.Status, string) {
 	if (v.Status() == unknown) != (err != nil) && v.Status() != bad {
 		t.Errorf("%v with error %v", v.Status(), err)
 	}
-	text := ""
+	var text strings.Builder
 	for _, f := range v.Findings() {
-		text += f.Subject + ": " + f.Message + "\n"
+		text.WriteString(f.Subject + ": " + f.Message + "\n")
 	}
 	if err != nil {
-		text += err.Error()
+		text.WriteString(err.Error())
 	}
-	return v.Status(), text
+	return v.Status(), text.String()
 }
 
 func TestPublished(t *testing.T) {

@@ -14,8 +14,14 @@ import (
 func TestPolicyFor(t *testing.T) {
 	m := &Machine{
 		Routing: &firewall.Routing{Interfaces: []firewall.Interface{
-			{Name: "eth0"}, {Name: "docker0"}, {Name: "br-agent"}, {Name: "br-lan"}, {Name: "virbr0"},
-			{Name: "br-0123456789ab"}, {Name: "docker1"}, {Name: "dockerette"},
+			{Name: "eth0"},
+			{Name: "docker0"},
+			{Name: "br-agent"},
+			{Name: "br-lan"},
+			{Name: "virbr0"},
+			{Name: "br-0123456789ab"},
+			{Name: "docker1"},
+			{Name: "dockerette"},
 		}},
 		Networks: []container.EngineNetwork{
 			{Name: "bridge", Driver: "bridge", Interface: "docker0", Prefixes: []netip.Prefix{netip.MustParsePrefix("172.17.0.0/16")}},

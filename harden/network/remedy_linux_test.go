@@ -66,15 +66,16 @@ var counters = regexp.MustCompile(`\[\d+:\d+\]|counter packets \d+ bytes \d+|(?m
 // rules are all packet filter rules and UFW's files.
 func (s *site) rules(t *testing.T) string {
 	t.Helper()
-	text := s.sh(t, "nft list ruleset 2>/dev/null; iptables-save; ip6tables-save")
+	var text strings.Builder
+	text.WriteString(s.sh(t, "nft list ruleset 2>/dev/null; iptables-save; ip6tables-save"))
 	for _, name := range []string{"/etc/ufw/ufw.conf", "/etc/ufw/user.rules", "/etc/ufw/user6.rules", "/etc/default/ufw"} {
 		data, err := os.ReadFile(s.HostPath(name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		text += name + "\n" + string(data)
+		text.WriteString(name + "\n" + string(data))
 	}
-	return counters.ReplaceAllString(text, "")
+	return counters.ReplaceAllString(text.String(), "")
 }
 
 func TestRemedyOnTheLiveKernel(t *testing.T) {

@@ -56,7 +56,7 @@ func (e *Engine) listen(ctx context.Context, tell func()) {
 		select {
 		case <-messages:
 			tell()
-		case <-errs: // also when ctx ends
+		case <-errs: //nolint:errcheck // also when ctx ends; whatever it is, the engine is asked again
 			return
 		}
 	}
