@@ -21,10 +21,27 @@
 //	harden/container/docker         the engine adapter; the only importer of Docker's client
 //	harden/container/containertest  an engine in memory
 //	harden/compose       check and harden a compose file, comments kept
+//	harden/network       points 6 to 9: who can reach the machine
+//	harden/network/tailscale        what tailscaled says of itself
+//	harden/network/networktest      conformance kit for vantages
+//	harden/access        points 10, 11 and 14: what the agent holds and is offered
+//	harden/access/gitleaks          the full detector of credentials
+//	harden/access/netns  connects from a container's network
+//	harden/access/policyfile        the gateway's policy, as package access judges it
 //	harden/openclaw      the 14-point profile of an OpenClaw deployment
+//	firewall             packet filter rules, the fate of a packet, a policy of exposure
+//	firewall/nft         keeps the policy by nftables
+//	firewall/iptables    keeps it by iptables, in DOCKER-USER and mangle
+//	firewall/firewalltest           conformance kit for backends
+//	firewall/ufw         what UFW is meant to do, and does
+//	firewall/guard       undoes a change that locks its author out
+//	composio             Composio's API, and revoking every account
+//	composio/composiotest           a Composio in memory
+//	composio/gateway     the policy enforcement point between agents and Composio
 //	audit                run many checks, score the 14 points, waivers
 //	audit/report         text, JSON, SARIF, JUnit
-//	audit/trail          where every change is recorded
+//	audit/trail          where every change and action is recorded
+//	audit/trail/trailtest           conformance kit for recorders
 //	examples             one directory per question; each runs and has a test
 //
 // # What is promised
