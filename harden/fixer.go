@@ -297,7 +297,9 @@ type Fix struct {
 // applies it if approve returns true; a nil approve approves everything. One
 // fix that fails does not stop the next, unless undoing it failed: then Fix
 // stops, for the machine is in nobody's intended state. A plan whose changes
-// have failed for an earlier check is not tried again.
+// have failed for an earlier check is not tried again. The checks share what
+// they look at until something is changed, as in [Share]; plans are made of the
+// machine as it is.
 func (f *Fixer) Fix(ctx context.Context, h *host.Host, approve func(Result, Plan) bool, checks ...Check) ([]Fix, error) {
 	if f.Trail == nil {
 		return nil, ErrNoRecorder
@@ -310,6 +312,10 @@ func (f *Fixer) Fix(ctx context.Context, h *host.Host, approve func(Result, Plan
 	}
 	var all []Fix
 	var failed []failedPlan
+	// What is looked at is looked at once for all checks, until something is
+	// changed.
+	facts, done := Share(ctx)
+	defer func() { done() }()
 	for _, c := range checks {
 		r, ok := withRemedy(c)
 		if !ok {
@@ -318,7 +324,7 @@ func (f *Fixer) Fix(ctx context.Context, h *host.Host, approve func(Result, Plan
 		if err := ctx.Err(); err != nil {
 			return all, fmt.Errorf("harden: fix: %w", err)
 		}
-		fix := Fix{Before: evaluateAnew(ctx, &h.View, c, f.Timeout)}
+		fix := Fix{Before: Evaluate(facts, &h.View, c, f.Timeout)}
 		fix.After = fix.Before
 		if fix.Before.Status != StatusFail {
 			continue
@@ -331,6 +337,8 @@ func (f *Fixer) Fix(ctx context.Context, h *host.Host, approve func(Result, Plan
 		if fix.Err == nil && len(fix.Plan.Actions) > 0 && (approve == nil || approve(fix.Before, fix.Plan)) {
 			var after Result
 			after, fix.Err = f.Apply(ctx, h, r, fix.Plan)
+			done()
+			facts, done = Share(ctx)
 			_, leftover := errors.AsType[*CommitError](fix.Err)
 			fix.Changed = fix.Err == nil || leftover
 			if fix.Changed {
