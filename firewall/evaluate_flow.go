@@ -51,7 +51,8 @@ type tracking uint8
 const (
 	notYet tracking = iota // before connection tracking has seen it
 	tracked
-	untracked
+	refused   // it has seen it, and it belongs to no connection
+	untracked // a rule has taken it out
 )
 
 func newFlow(r *Ruleset, rt *Routing, p Packet) *flow {
@@ -433,8 +434,11 @@ func (f *flow) conntrack() ending {
 		return FateAccept
 	}
 	f.track, f.changed = tracked, true
-	if f.packet.State == StateUntracked || f.packet.State == StateInvalid {
-		f.track = untracked // neither has a connection
+	switch f.packet.State { // neither of these has a connection
+	case StateInvalid:
+		f.track = refused
+	case StateUntracked:
+		f.track = untracked
 	}
 	return FateAccept
 }

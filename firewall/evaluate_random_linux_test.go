@@ -463,7 +463,7 @@ func (g *generator) nftRule(family, hook string, user int) string {
 		words = append(words, g.nftMatch(family, hook))
 	}
 	if g.chance(15) {
-		words = append(words, pick(g, "meta mark set 1", "meta mark set meta mark | 0x10", "ct mark set 1", "meta mark set ct mark", "ct mark set meta mark", "counter", "meta mark set tcp dport map { 22 : 1, 80 : 16 }"))
+		words = append(words, pick(g, "meta mark set 1", "meta mark set meta mark | 0x10", "ct mark set 1", "meta mark set ct mark", "ct mark set meta mark", "counter", "meta mark set tcp dport map { 22 : 1, 80 : 16 }", "meta nfproto ipv4 meta l4proto tcp", "meta nfproto ipv6"))
 		words = append(words, g.nftMatch(family, hook))
 	}
 	verdicts := []string{"accept", "accept", "drop", "return", "", "counter", "continue", "tcp dport vmap { 22 : drop, 443 : accept, 80 : return }"}

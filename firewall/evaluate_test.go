@@ -349,11 +349,16 @@ func TestMarks(t *testing.T) {
 func TestNotrackIsTooLate(t *testing.T) {
 	const untracked = `{"rule":{"chain":"fwd","handle":3,"expr":[{"match":{"op":"in","left":{"ct":{"key":"state"}},"right":"untracked"}},{"drop":null}]}}`
 	for prio, want := range map[string]Fate{"-300": FateDrop, "-150": FateAccept} {
+		invalid := toContainer
+		invalid.State = StateInvalid
 		r := mustNFT(t, nftForward, untracked,
 			`{"chain":{"name":"pre","handle":4,"type":"filter","hook":"prerouting","prio":`+prio+`,"policy":"accept"}}`,
 			`{"rule":{"chain":"pre","handle":5,"expr":[{"notrack":null}]}}`)
 		if d := r.Evaluate(fuzzRouting, toContainer); d.Fate != want {
 			t.Errorf("notrack at %s: %v (%s), want %v", prio, d.Fate, d.Why, want)
+		}
+		if d := r.Evaluate(fuzzRouting, invalid); d.Fate != FateDrop {
+			t.Errorf("notrack at %s of what has no connection: %v (%s), want drop", prio, d.Fate, d.Why)
 		}
 	}
 }

@@ -179,9 +179,10 @@ func (c *iptablesCompiler) copyMark(save bool, args map[string]string) bool {
 	return true
 }
 
-// notrack takes the packet out of connection tracking.
+// notrack takes the packet out of connection tracking, unless it has a
+// connection already.
 func (f *flow) notrack() verdict {
-	if f.track == notYet {
+	if f.track == notYet || f.track == refused {
 		f.track, f.changed = untracked, true
 		return verdict{does: "takes the packet out of connection tracking"}
 	}

@@ -53,7 +53,7 @@ func (f *flow) connState() ConnState {
 	switch {
 	case f.track == tracked:
 		return f.packet.State
-	case f.track == untracked && f.packet.State != StateInvalid:
+	case f.track == untracked:
 		return StateUntracked
 	}
 	return StateInvalid // not seen by connection tracking, or not taken on by it

@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 )
 
@@ -133,6 +134,33 @@ func TestNFTVerdictsAndMaps(t *testing.T) {
 			d := r.Evaluate(fuzzRouting, toContainer)
 			if d.Fate != test.fate || test.to != "" && d.To != netip.MustParseAddrPort(test.to) {
 				t.Errorf("%v to %v (%s), want %v to %s", d.Fate, d.To, d.Why, test.fate, test.to)
+			}
+		})
+	}
+}
+
+// nft 1.0.6 lists "meta nfproto ipv4 meta l4proto tcp reject with tcp reset"
+// without the family.
+func TestResetsOfOneFamily(t *testing.T) {
+	const reset = `{"match":{"op":"==","left":{"meta":{"key":"l4proto"}},"right":"tcp"}},%s{"reject":{"type":"tcp reset"}}`
+	for _, test := range []struct {
+		name, before, after string
+		want                Fate
+	}{
+		{"nothing said", "", "", FateUnknown},
+		{"and what follows is a drop", "", `,{"rule":{"family":"inet","table":"t","chain":"fwd","handle":9,"expr":[{"drop":null}]}}`, FateDrop},
+		{"a counter, before which nothing is left out", `{"counter":{"packets":0,"bytes":0}},`, "", FateReject},
+		{"an address, which has a family", `{"match":{"op":"!=","left":{"payload":{"protocol":"ip","field":"saddr"}},"right":"192.0.2.7"}},`, "", FateReject},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			rule := `{"rule":{"family":"inet","table":"t","chain":"fwd","handle":3,"expr":[` + strings.Replace(reset, "%s", test.before, 1) + `]}}`
+			r, err := ParseNFT([]byte(`{"nftables":[{"table":{"family":"inet","name":"t","handle":1}},` +
+				strings.Replace(nftForward, `:{`, `:{"family":"inet","table":"t",`, 1) + "," + rule + test.after + "]}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := r.Evaluate(fuzzRouting, toContainer); d.Fate != test.want {
+				t.Errorf("%v (%s), want %v", d.Fate, d.Why, test.want)
 			}
 		})
 	}

@@ -30,6 +30,9 @@ type nftCompiler struct {
 	table *Table
 	rule  *Rule
 	jumps int
+
+	family   bool   // a question about the family is listed
+	previous string // statement
 }
 
 func (c *nftCompiler) problem(what string) {
@@ -69,6 +72,7 @@ func (c *nftCompiler) statement(v any) {
 			return
 		}
 		c.rule.ops = append(c.rule.ops, op{match: ask})
+		c.family = c.family || tellsFamily(m["left"])
 	case "accept", "drop", "return", "continue", "jump", "goto", "reject":
 		verdict, kind, err := nftVerdict(key, arg)
 		if err != nil {
@@ -117,6 +121,7 @@ func (c *nftCompiler) statement(v any) {
 		c.blindAction("statement " + statementText(v))
 	}
 	_ = ok
+	c.previous = key
 }
 
 // refusable asks for the protocol that a refusal implies: nft does not list the
@@ -126,6 +131,10 @@ func (c *nftCompiler) refusable(m map[string]any) {
 	switch m["type"] {
 	case "tcp reset":
 		ask = isProtocol(TCP)
+		if c.table.Family != "ip" && c.table.Family != "ip6" && !c.family && c.previous != "counter" {
+			// nft 1.0.6 leaves out "meta nfproto", too, before this refusal.
+			c.blind("whether it is for one family alone, which nft may not list before a reset")
+		}
 	case "icmp":
 		ask = func(f *flow) tri { return triOf(f.is4()) }
 	case "icmpv6":
@@ -134,6 +143,20 @@ func (c *nftCompiler) refusable(m map[string]any) {
 		return
 	}
 	c.rule.ops = append(c.rule.ops, op{match: ask})
+}
+
+// tellsFamily reports whether a listed expression exists in one family alone, or
+// asks which it is.
+func tellsFamily(left any) bool {
+	key, arg, _ := only(left)
+	m, _ := arg.(map[string]any)
+	switch key {
+	case "meta":
+		return m["key"] == "nfproto" || m["key"] == "protocol" || arg == "nfproto" || arg == "protocol"
+	case "payload":
+		return m["protocol"] == "ip" || m["protocol"] == "ip6"
+	}
+	return false
 }
 
 func constantly(v verdict) func(*flow) verdict { return func(*flow) verdict { return v } }
