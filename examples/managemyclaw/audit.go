@@ -15,10 +15,14 @@ var errInterrupted = errors.New("interrupted")
 
 // audit is the command security-audit.
 func (p *program) audit(ctx context.Context, args []string) (int, error) {
-	if err := p.parse("security-audit", args, nil); err != nil {
+	if err := p.parse("security-audit", args, p.accessFlags); err != nil {
 		return exitUsage, err
 	}
-	return p.report(ctx, p.deployment().Checks())
+	d, err := p.deployment()
+	if err != nil {
+		return exitFail, err
+	}
+	return p.report(ctx, p.withFlags(d.Checks()))
 }
 
 // report audits and writes the report.

@@ -45,6 +45,13 @@ type program struct {
 	plan    bool
 	console bool
 	window  time.Duration
+
+	// Of the gateway, and of what is looked at of it.
+	policy      string
+	composioKey string
+	composioURL string
+	gatewayURL  string
+	probeToken  string
 }
 
 // A usageError is a command line that makes no sense.
@@ -189,7 +196,11 @@ func readWaivers(name string) ([]audit.Waiver, error) {
 }
 
 // deployment returns the agent's deployment as the flags name it.
-func (p *program) deployment() *openclaw.Deployment {
+func (p *program) deployment() (*openclaw.Deployment, error) {
+	access, err := p.accessConfig()
+	if err != nil {
+		return nil, err
+	}
 	profile := openclaw.Profile()
 	profile.Writable = append(profile.Writable, p.writable...)
 	profile.Publish = append(profile.Publish, p.publish...)
@@ -200,5 +211,6 @@ func (p *program) deployment() *openclaw.Deployment {
 		Control:    p.engine,
 		StateDir:   filepath.Join(p.stateDir, "recreate"),
 		Network:    p.network(),
-	}
+		Access:     access,
+	}, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/managemyclaw/hardshell/audit/trail"
 	"github.com/managemyclaw/hardshell/firewall/guard"
 	"github.com/managemyclaw/hardshell/harden"
+	"github.com/managemyclaw/hardshell/harden/access"
 	"github.com/managemyclaw/hardshell/harden/container"
 	"github.com/managemyclaw/hardshell/harden/host"
 )
@@ -19,6 +20,7 @@ import (
 // harden is the command of that name.
 func (p *program) harden(ctx context.Context, args []string) (int, error) {
 	err := p.parse("harden", args, func(fs *flag.FlagSet) {
+		p.accessFlags(fs)
 		fs.BoolVar(&p.plan, "plan", false, "show what would be done, and do nothing")
 		fs.BoolVar(&p.console, "console", false, "you are at the machine's console, and changes of its firewall need no new connection\nto confirm them")
 		fs.DurationVar(&p.window, "window", guard.DefaultWindow, "time for a new connection to confirm a change of the firewall, before it is undone")
@@ -29,11 +31,17 @@ func (p *program) harden(ctx context.Context, args []string) (int, error) {
 	if p.plan && p.format != "text" && p.format != "json" {
 		return exitUsage, usageError(fmt.Sprintf("a plan is text or json, not %s", p.format))
 	}
-	d := p.deployment()
+	d, err := p.deployment()
+	if err != nil {
+		return exitFail, err
+	}
 	if d.Network.Remedy, err = p.remedy(ctx); err != nil {
 		return exitUsage, err
 	}
-	checks := d.Checks()
+	if client, ok := d.Access.Composio.(access.Changer); ok {
+		d.Access.Remedy = &access.Remedy{Composio: client}
+	}
+	checks := p.withFlags(d.Checks())
 	if err := p.choose(ctx, checks); err != nil {
 		return exitFail, err
 	}

@@ -6,6 +6,16 @@
 //	managemyclaw harden [--plan]
 //	managemyclaw confirm
 //	managemyclaw firewall recover|restore|watch
+//	managemyclaw gateway --policy FILE --composio-key-file FILE
+//	managemyclaw gateway token
+//
+// The gateway stands between agents and Composio, and lets through what the
+// policy allows. A breaker that trips there stops the agent for good: a file in
+// the state directory fences it off, also after a restart, until somebody who
+// has looked removes it. On SIGHUP the policy is read anew.
+//
+// What agents hold and may use is audited as far as the flags say what there
+// is: --policy, --composio-key-file, --gateway-url and --probe-token-file.
 //
 // It exits with 0 if every check passes, 1 if one fails or a change could not
 // be made, 2 for wrong usage, and 3 if nothing fails but something could not be
@@ -44,6 +54,7 @@ const usage = `usage: managemyclaw COMMAND [flags]
   harden           close what can be closed, and audit again; --plan only shows it
   confirm          keep a change of the firewall, from a session that was opened after it
   firewall         what runs when the machine starts: recover, restore and watch
+  gateway          stand between agents and Composio; gateway token makes a token for an agent
 
 Flags of a command: managemyclaw COMMAND -h
 Exit status: 0 all pass, 1 something fails, 2 wrong usage, 3 nothing fails but something is unknown
@@ -69,6 +80,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		code, err = p.confirm(ctx, args[1:])
 	case "firewall":
 		code, err = p.firewall(ctx, args[1:])
+	case "gateway":
+		code, err = p.gateway(ctx, args[1:])
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return exitPass
