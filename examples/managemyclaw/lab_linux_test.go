@@ -50,6 +50,8 @@ func TestLab(t *testing.T) {
 			"kill -9":             w.killed,
 			"interrupt":           w.interrupted,
 			"text for a terminal": w.terminal,
+			"credentials":         w.credentials,
+			"gateway":             w.gateway,
 		} {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()

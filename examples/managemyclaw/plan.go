@@ -1,10 +1,12 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/managemyclaw/hardshell/audit"
@@ -25,7 +27,7 @@ func (p *program) propose(ctx context.Context, checks []harden.Check) (int, erro
 			unknown = append(unknown, r.Result)
 		}
 	}
-	proposals := harden.Propose(ctx, view, p.timeout, checks...)
+	proposals := append(harden.Propose(ctx, view, p.timeout, checks...), byHand(now.Results, checks)...)
 	if ctx.Err() != nil {
 		return exitUnknown, errInterrupted
 	}
@@ -43,6 +45,28 @@ func (p *program) propose(ctx context.Context, checks []harden.Check) (int, erro
 	}
 	writeProposals(p.stdout, proposals, unknown)
 	return code, nil
+}
+
+// byHand returns what a person must do about checks that fail and have no
+// remedy that a program could apply, such as for a credential that an agent has.
+func byHand(results []audit.Result, checks []harden.Check) []harden.Proposal {
+	var all []harden.Proposal
+	for _, r := range results {
+		is := func(c harden.Check) bool { return c.Info().ID == r.Info.ID }
+		i := slices.IndexFunc(checks, is)
+		if r.Status != harden.StatusFail || i < 0 {
+			continue
+		}
+		if _, ok := harden.AsRemediator(checks[i]); ok {
+			continue
+		}
+		q := harden.Proposal{Result: r.Result}
+		for _, f := range r.Findings {
+			q.Plan.Manual = append(q.Plan.Manual, f.Message+": "+cmp.Or(f.Remedy, "put it right"))
+		}
+		all = append(all, q)
+	}
+	return all
 }
 
 func writeProposals(w io.Writer, proposals []harden.Proposal, unknown []harden.Result) {
