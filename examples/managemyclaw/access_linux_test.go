@@ -91,7 +91,23 @@ func (w *world) gateway(t *testing.T) {
 		}
 	}
 
-	// The probe's question is one of the agent's, and the same fence holds.
+	// What is left, hardening sees to: at Composio, and by making the agent a
+	// user who may not read the key's file.
+	for _, id := range []string{"access.mcp_key", "access.composio_allowlists", "access.key_files"} {
+		if res := result(t, r, id); res.Status != harden.StatusFail {
+			t.Errorf("%s: %v %s", id, res.Status, res.Detail)
+		}
+	}
+	o := w.program(t, "harden", name, flags...)
+	hardened := parse(t, o.stdout)
+	for _, p := range []harden.Point{harden.PointComposioOAuth, harden.PointVault, harden.PointToolAllowlists} {
+		if got := hardened.Points[p-1].Status; got != harden.StatusPass {
+			t.Errorf("%v: %v\n%s", p, got, o.stderr)
+		}
+	}
+	s.want(t, "GMAIL_FETCH_EMAILS", http.StatusOK)
+
+	// Of a gateway that has stopped the agent nobody can say what it offers.
 	for range 3 {
 		s.call(t, "GMAIL_DELETE_MESSAGE", f.token.Reveal())
 	}
