@@ -448,7 +448,7 @@ func (g *generator) nftMatch(family, hook string) string {
 		}
 	case 18:
 		if family == "inet" {
-			return pick(g, "meta nfproto ipv4", "meta nfproto != ipv4", "meta protocol ip6", "ct direction original", "ct direction reply", "meta l4proto != tcp", "ct l3proto ipv6")
+			return pick(g, "meta nfproto ipv4", "meta nfproto != ipv4", "meta protocol ip6", "ct direction original", "ct direction reply", "meta l4proto != tcp") // and not "ct l3proto", see ParseNFT
 		}
 		if g.chance(30) {
 			return "numgen inc mod 2 0"

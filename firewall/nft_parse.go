@@ -12,6 +12,11 @@ import (
 // list table. Tables that iptables-nft made are among them as tables of
 // nftables: [Join] them with the listings of iptables-nft-save, without which
 // much of them is not understood.
+//
+// A listing says what nft makes of the rules in the kernel. Version 1.0.6 leaves
+// out the question "ct l3proto" if one about a transport protocol follows it, and
+// that about a family before "reject with tcp reset". The second is taken into
+// account.
 func ParseNFT(data []byte) (*Ruleset, error) {
 	var doc struct {
 		Objects []map[string]json.RawMessage `json:"nftables"`
