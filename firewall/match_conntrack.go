@@ -50,10 +50,10 @@ func (f *flow) directions() (original, reply tuple) {
 
 // connState is the state that rules see.
 func (f *flow) connState() ConnState {
-	switch {
-	case f.track == tracked:
+	switch f.track {
+	case tracked:
 		return f.packet.State
-	case f.track == untracked:
+	case untracked:
 		return StateUntracked
 	}
 	return StateInvalid // not seen by connection tracking, or not taken on by it

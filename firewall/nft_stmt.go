@@ -60,7 +60,7 @@ func (c *nftCompiler) statement(v any) {
 	key, arg, ok := only(v)
 	if !ok {
 		if s, isString := v.(string); isString { // "accept" and the like, as old versions wrote it
-			key, ok = s, true
+			key = s
 		}
 	}
 	m, _ := arg.(map[string]any)
@@ -120,7 +120,6 @@ func (c *nftCompiler) statement(v any) {
 	default:
 		c.blindAction("statement " + statementText(v))
 	}
-	_ = ok
 	c.previous = key
 }
 
