@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -127,10 +128,8 @@ func (p *program) probe() (access.Probe, error) {
 	}
 	hash := gateway.HashToken(token)
 	for name, agent := range policy.Agents {
-		for _, h := range agent.Tokens {
-			if h == hash {
-				return access.Probe{Agent: name, Token: token}, nil
-			}
+		if slices.Contains(agent.Tokens, hash) {
+			return access.Probe{Agent: name, Token: token}, nil
 		}
 	}
 	return access.Probe{}, usageError(fmt.Sprintf("--probe-token-file: the token in %s is no agent's in %s: add its hash to one, %v", p.probeToken, p.policy, hash))
