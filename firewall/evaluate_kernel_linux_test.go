@@ -36,7 +36,6 @@ func TestEvaluateAgainstKernel(t *testing.T) {
 	}
 	_, err := exec.LookPath("iptables-legacy-restore")
 	legacy := err == nil
-	defer os.Remove(lockFile)
 
 	g := &generator{Rand: rand.New(rand.NewPCG(seed, 1))}
 	tally := make(map[string]int)

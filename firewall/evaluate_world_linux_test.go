@@ -82,6 +82,7 @@ func newWorld(t testing.TB) *world {
 	}
 	t.Cleanup(func() {
 		close(w.calls)
+		os.Remove(lockFile)
 	})
 	w.do(func() {
 		if err := w.build(); err != nil {
