@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -63,6 +64,19 @@ type demo struct {
 	session net.Conn
 }
 
+// turns lets several write, one after the other: the program, and the owner's
+// second session.
+type turns struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (t *turns) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.w.Write(p)
+}
+
 func run(ctx context.Context, w io.Writer) (err error) {
 	began := time.Now()
 	cfg := lab.Config{UFW: true, Dockerd: os.Getenv("HARDSHELL_DOCKERD"), Runc: os.Getenv("HARDSHELL_RUNC")}
@@ -74,7 +88,7 @@ func run(ctx context.Context, w io.Writer) (err error) {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	d := &demo{w: w, program: filepath.Join(dir, "managemyclaw"), state: "/run/hardshell"}
+	d := &demo{w: &turns{w: w}, program: filepath.Join(dir, "managemyclaw"), state: "/run/hardshell"}
 
 	d.chapter("1 A machine to attack")
 	build := exec.CommandContext(ctx, "go", "build", "-o", d.program, "github.com/managemyclaw/hardshell/examples/managemyclaw")
