@@ -11,12 +11,24 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 )
 
 // netns is a network namespace that lives as long as the file is open or a
 // process is in it. It has no name in the file system.
-type netns struct{ *os.File }
+type netns struct {
+	*os.File
+	mu sync.RWMutex // of Close
+}
+
+// Close closes the file. A connection that somebody gave up may still be on its
+// way into the namespace: it then does not get there.
+func (ns *netns) Close() error {
+	ns.mu.Lock()
+	defer ns.mu.Unlock()
+	return ns.File.Close()
+}
 
 func newNetns() (*netns, error) {
 	var ns *netns
@@ -25,7 +37,7 @@ func newNetns() (*netns, error) {
 			return os.NewSyscallError("unshare", err)
 		}
 		f, err := os.Open("/proc/thread-self/ns/net")
-		ns = &netns{f}
+		ns = &netns{File: f}
 		return err
 	})
 	return ns, err
@@ -35,7 +47,10 @@ func newNetns() (*netns, error) {
 // own goroutine is there; goroutines that it starts are not.
 func (ns *netns) do(fn func() error) error {
 	return onThread(func() error {
-		if _, _, errno := syscall.RawSyscall(sysSetns, ns.Fd(), syscall.CLONE_NEWNET, 0); errno != 0 {
+		ns.mu.RLock()
+		_, _, errno := syscall.RawSyscall(sysSetns, ns.Fd(), syscall.CLONE_NEWNET, 0)
+		ns.mu.RUnlock()
+		if errno != 0 {
 			return os.NewSyscallError("setns", errno)
 		}
 		return fn()
