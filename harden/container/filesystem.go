@@ -238,7 +238,7 @@ func judgeHostPaths(_ context.Context, c Container) (harden.Verdict, error) {
 			}
 			for _, h := range m.HostPaths {
 				key := h + "\x00" + m.Path
-				if c.ownVolume(h) || slices.Contains(seen, key) {
+				if c.ownVolume(h) || c.volumeElsewhere(h, m.HostPaths) || slices.Contains(seen, key) {
 					continue
 				}
 				seen = append(seen, key)
@@ -291,6 +291,14 @@ func (c *Container) ownVolume(hostPath string) bool {
 	return slices.ContainsFunc(c.Mounts, func(m Mount) bool {
 		return m.Type == "volume" && m.Source != "" && path.Clean(m.Source) == hostPath
 	})
+}
+
+// volumeElsewhere reports whether a path of the host is a volume of the
+// container as it shows, for as long as its mounts are being made, in the root
+// of another container that has the host mounted.
+func (c *Container) volumeElsewhere(hostPath string, all []string) bool {
+	return c.Engine.DataRoot != "" && below(hostPath, path.Clean(c.Engine.DataRoot)) &&
+		slices.ContainsFunc(all, func(own string) bool { return hostPath != own && c.ownVolume(own) && strings.HasSuffix(hostPath, own) })
 }
 
 func judgeMasks(_ context.Context, c Container) (harden.Verdict, error) {
