@@ -153,6 +153,7 @@ func TestPublished(t *testing.T) {
 		{"no proxy, and no translation", replace("-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 172.17.0.2:80\n", ""), nil, good, good, good},
 		{"macvlan", closed4, func(_ *Config, m *Machine) { m.Networks[0].Driver = "macvlan" }, bad, good, moot},
 		{"overlay", closed4, func(_ *Config, m *Machine) { m.Networks[0].Driver = "overlay" }, unknown, good, moot},
+		{"a network that was not listed", closed4, func(_ *Config, m *Machine) { m.Networks[0].Name = "other" }, unknown, good, moot},
 		{"no containers", closed4, func(_ *Config, m *Machine) { m.Running = nil }, good, moot, moot},
 		{"a container without a network", closed4, func(_ *Config, m *Machine) { m.Running[0].Networks, m.Running[0].Ports = nil, nil }, good, moot, moot},
 		{"the engine elsewhere", closed4, func(_ *Config, m *Machine) { m.EngineErr = ErrElsewhere }, unknown, unknown, unknown},

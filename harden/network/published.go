@@ -33,7 +33,11 @@ func (c *Config) judgePublished(ctx context.Context, m Machine) (harden.Verdict,
 	for _, s := range m.Running {
 		for _, n := range s.Networks {
 			i := slices.IndexFunc(m.Networks, func(e container.EngineNetwork) bool { return e.Name == n.Name })
-			if i < 0 || len(n.Addrs) == 0 {
+			if len(n.Addrs) == 0 {
+				continue
+			}
+			if i < 0 { // it has come since the networks were listed
+				unsure = append(unsure, fmt.Errorf("container/%s is on network %s, and what kind that is was not seen", s.Name, n.Name))
 				continue
 			}
 			switch driver := m.Networks[i].Driver; driver {
