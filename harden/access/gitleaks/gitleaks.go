@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/viper"
@@ -30,21 +31,28 @@ type Detector struct {
 // percent escapes.
 const decodeDepth = 2
 
-// New returns a detector with the rules that are built into gitleaks, without
-// those that only go by the name of a file. It silences gitleaks' log, which
-// belongs to the whole process and would quote what was found.
-func New() (*Detector, error) {
+// rules reads the rules that are built into gitleaks. It does so once, for
+// gitleaks keeps what it needs meanwhile in variables of the process.
+var rules = sync.OnceValues(func() (config.Config, error) {
 	logging.Logger = zerolog.Nop()
 	v := viper.New() // not the one of the process, which others configure
 	v.SetConfigType("toml")
 	if err := v.ReadConfig(strings.NewReader(config.DefaultConfig)); err != nil {
-		return nil, fmt.Errorf("gitleaks: its own rules cannot be read: %w", err)
+		return config.Config{}, err
 	}
 	var raw config.ViperConfig
 	if err := v.Unmarshal(&raw); err != nil {
-		return nil, fmt.Errorf("gitleaks: its own rules cannot be read: %w", err)
+		return config.Config{}, err
 	}
-	cfg, err := raw.Translate()
+	return raw.Translate()
+})
+
+// New returns a detector with the rules that are built into gitleaks, without
+// those that only go by the name of a file. It silences gitleaks' log, which
+// belongs to the whole process and would quote what was found. It may be called
+// concurrently.
+func New() (*Detector, error) {
+	cfg, err := rules()
 	if err != nil {
 		return nil, fmt.Errorf("gitleaks: its own rules cannot be read: %w", err)
 	}
