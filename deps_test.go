@@ -27,10 +27,11 @@ var allowed = map[string][]string{
 	"audit/report":             {"audit", "harden"},
 	"composio":                 {},
 	"composio/composiotest":    {"composio"},
+	"harden/internal/async":    {"harden", "audit/trail"},
 	"internal/hostpath":        {},
 	"internal/procfs":          {},
-	"harden/container":         {"harden", "audit/trail", "internal/procfs", "internal/hostpath"},
-	"harden/openclaw":          {"harden", "audit/trail", "composio", "firewall", "internal/procfs", "internal/hostpath"},
+	"harden/container":         {"harden", "audit/trail", "harden/internal/async", "internal/procfs", "internal/hostpath"},
+	"harden/openclaw":          {"harden", "audit/trail", "harden/internal/async", "composio", "firewall", "internal/procfs", "internal/hostpath"},
 	"harden/host/hosttest":     {"harden/host"},
 	"harden/hardentest":        {"harden", "audit/trail"},
 	"internal/lab":             {},
@@ -43,7 +44,7 @@ var allowed = map[string][]string{
 	"harden/access":            {"harden", "audit/trail", "composio", "internal/procfs", "internal/hostpath"},
 	"harden/access/netns":      {},
 	"harden/network/tailscale": {},
-	"harden/network":           {"harden", "audit/trail", "firewall", "internal/procfs", "internal/hostpath"},
+	"harden/network":           {"harden", "audit/trail", "harden/internal/async", "firewall", "internal/procfs", "internal/hostpath"},
 }
 
 // Third-party modules that a package may compile. Packages that are not listed

@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/managemyclaw/hardshell/harden"
 	"github.com/managemyclaw/hardshell/harden/host"
+	"github.com/managemyclaw/hardshell/harden/internal/async"
 	"github.com/managemyclaw/hardshell/internal/procfs"
 )
 
@@ -30,8 +30,8 @@ func NewSource(e Engine, names ...string) *harden.Source[Container] {
 
 func collect(ctx context.Context, v *host.View, e Engine, names []string) ([]Container, error) {
 	// The engine answers while the machine is looked at.
-	infos := meanwhile(func() (EngineInfo, error) { return e.Info(ctx) })
-	lists := meanwhile(func() ([]Settings, error) { return e.Containers(ctx, names...) })
+	infos := async.Go(func() (EngineInfo, error) { return e.Info(ctx) })
+	lists := async.Go(func() ([]Settings, error) { return e.Containers(ctx, names...) })
 	seen, seenErr := glanceAt(v)
 	info, infoErr := infos()
 	settings, err := lists()
@@ -61,28 +61,6 @@ func collect(ctx context.Context, v *host.View, e Engine, names []string) ([]Con
 		all[i] = c
 	}
 	return all, nil
-}
-
-// meanwhile calls f and returns a function that waits for what comes of it.
-func meanwhile[T any](f func() (T, error)) func() (T, error) {
-	var (
-		value T
-		err   error
-		done  = make(chan struct{})
-	)
-	go func() {
-		defer close(done)
-		defer func() {
-			if p := recover(); p != nil {
-				err = &harden.PanicError{Value: p, Stack: debug.Stack()}
-			}
-		}()
-		value, err = f()
-	}()
-	return func() (T, error) {
-		<-done
-		return value, err
-	}
 }
 
 // A containerTree is a mount tree of a container, and how to get there.

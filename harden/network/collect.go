@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -16,6 +15,7 @@ import (
 	"github.com/managemyclaw/hardshell/harden"
 	"github.com/managemyclaw/hardshell/harden/container"
 	"github.com/managemyclaw/hardshell/harden/host"
+	"github.com/managemyclaw/hardshell/harden/internal/async"
 	"github.com/managemyclaw/hardshell/harden/network/tailscale"
 )
 
@@ -57,17 +57,17 @@ func (c *Config) look(ctx context.Context, v *host.View) (*Machine, error) {
 	if m.Namespace, err = netns(v, "/proc/self"); err != nil {
 		return nil, err
 	}
-	paths := meanwhile(func() (path, error) { return readPath(ctx, v) })
-	hosts := meanwhile(func() (HostFirewall, error) { return readHostFirewall(ctx, v) })
-	engines := meanwhile(func() (engine, error) { return c.readEngine(ctx, v, m.Namespace) })
-	agents := meanwhile(func() ([]container.Container, error) { return c.agents(ctx, v) })
-	tailnets := meanwhile(func() (*tailscale.State, error) {
+	paths := async.Go(func() (path, error) { return readPath(ctx, v) })
+	hosts := async.Go(func() (HostFirewall, error) { return readHostFirewall(ctx, v) })
+	engines := async.Go(func() (engine, error) { return c.readEngine(ctx, v, m.Namespace) })
+	agents := async.Go(func() ([]container.Container, error) { return c.agents(ctx, v) })
+	tailnets := async.Go(func() (*tailscale.State, error) {
 		if c.Tailscale == nil {
 			return nil, ErrNoTailscale
 		}
 		return c.Tailscale.Read(ctx)
 	})
-	socks := meanwhile(func() ([]Listener, error) { return listeners(v) })
+	socks := async.Go(func() ([]Listener, error) { return listeners(v) })
 
 	m.Listeners, m.ListenersErr = socks()
 	e, err := engines()
@@ -84,28 +84,6 @@ func (c *Config) look(ctx context.Context, v *host.View) (*Machine, error) {
 	return m, ctx.Err()
 }
 
-// meanwhile calls f and returns a function that waits for what comes of it.
-func meanwhile[T any](f func() (T, error)) func() (T, error) {
-	var (
-		value T
-		err   error
-		done  = make(chan struct{})
-	)
-	go func() {
-		defer close(done)
-		defer func() {
-			if p := recover(); p != nil {
-				err = &harden.PanicError{Value: p, Stack: debug.Stack()}
-			}
-		}()
-		value, err = f()
-	}()
-	return func() (T, error) {
-		<-done
-		return value, err
-	}
-}
-
 // path is what decides the way of a packet.
 type path struct {
 	routing  *firewall.Routing
@@ -117,7 +95,7 @@ type path struct {
 
 func readPath(ctx context.Context, v *host.View) (path, error) {
 	run := Programs(v)
-	rules := meanwhile(func() (*firewall.Ruleset, error) { return firewall.Read(ctx, run) })
+	rules := async.Go(func() (*firewall.Ruleset, error) { return firewall.Read(ctx, run) })
 	routing, err := firewall.ReadRouting(ctx, run)
 	rs, rulesErr := rules()
 	if err := errors.Join(err, rulesErr); err != nil {
