@@ -1,8 +1,10 @@
 package trail
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -62,6 +64,16 @@ func listParts(fsys fs.FS) ([]part, error) {
 		return nil, &DamageError{Kind: DamageMissing, First: p.first, Last: p.first, File: p.segmentName(), Detail: "the last segment is gone"}
 	}
 	return parts, nil
+}
+
+// atRandom returns f, which is of the given size, as what can be read anywhere. A
+// file that cannot is kept in memory. It returns the size of what is there then.
+func atRandom(f fs.File, size int64) (io.ReaderAt, int64, error) {
+	if r, ok := f.(io.ReaderAt); ok {
+		return r, size, nil
+	}
+	data, err := io.ReadAll(f)
+	return bytes.NewReader(data), int64(len(data)), err
 }
 
 // writeFile writes a file that is there entirely or not at all.

@@ -3,9 +3,7 @@ package trail
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"sort"
 
@@ -64,11 +62,11 @@ func (h *hashes) open(ctx context.Context, fsys fs.FS, p part) (*indexFile, erro
 	if err != nil {
 		return nil, fmt.Errorf("trail: %w", err)
 	}
-	r, ok := f.(io.ReaderAt)
-	if !ok {
-		return nil, fmt.Errorf("trail: %s cannot be read at random: %w", p.indexName(), errors.ErrUnsupported)
+	r, size, err := atRandom(f, info.Size())
+	if err != nil {
+		return nil, fmt.Errorf("trail: %w: %s", err, p.indexName())
 	}
-	x, err := readIndex(r, info.Size())
+	x, err := readIndex(r, size)
 	if err != nil {
 		return nil, &DamageError{Kind: DamageIndex, First: p.first, Last: p.first - 1, File: p.indexName(), Detail: err.Error()}
 	}

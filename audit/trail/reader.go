@@ -26,8 +26,8 @@ type Reader struct {
 	size  int64  // of it, in bytes
 }
 
-// OpenReader opens the log in fsys, such as os.DirFS(dir), whose last
-// checkpoint key must have signed. It reads the last segment. An unfinished
+// OpenReader opens the log in fsys, such as os.DirFS(dir), or fs.Sub of a tree
+// that it is in. Key must have signed its last checkpoint. It reads the last segment. An unfinished
 // write at the end is passed over. The error wraps [io/fs.ErrNotExist] if there
 // is no log, and a [*DamageError] if there is damage.
 func OpenReader(ctx context.Context, fsys fs.FS, key PublicKey) (*Reader, error) {
@@ -166,9 +166,9 @@ func (r *Reader) segment(ctx context.Context, p part, q Query, yield func(Record
 	if err != nil {
 		return fail(fmt.Errorf("trail: read: %s: %w", p.indexName(), err))
 	}
-	at, ok := f.(io.ReaderAt)
-	if !ok {
-		return fail(fmt.Errorf("trail: %s cannot be read at random: %w", p.segmentName(), errors.ErrUnsupported))
+	at, _, err := atRandom(f, x.size)
+	if err != nil {
+		return fail(fmt.Errorf("trail: %w: %s", err, p.segmentName()))
 	}
 	fr := frames{r: io.NewSectionReader(at, off, x.size-off), off: off}
 	for seq < end && (q.End == 0 || seq < q.End) {

@@ -47,7 +47,8 @@ type Summary struct {
 	Bytes    int64 // read
 }
 
-// Verify verifies the log in fsys, such as os.DirFS(dir). The error wraps a
+// Verify verifies the log in fsys, such as os.DirFS(dir), or fs.Sub of a tree
+// that it is in. The error wraps a
 // [*DamageError] if the log is not what was written; any other error says that
 // this could not be told. The summary is of what was sound nevertheless.
 func (v *Verifier) Verify(ctx context.Context, fsys fs.FS) (Summary, error) {
