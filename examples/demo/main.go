@@ -62,6 +62,7 @@ type demo struct {
 	program string // the reference program
 	state   string // where it keeps its state, on the host
 	session net.Conn
+	office  office
 }
 
 // turns lets several write, one after the other: the program, and the owner's
@@ -162,7 +163,13 @@ func (d *demo) play(ctx context.Context) error {
 	if err := d.attack(ctx, false); err != nil {
 		return err
 	}
-	return d.works(ctx)
+	if err := d.works(ctx); err != nil {
+		return err
+	}
+	d.chapter("7 Its tools, through the gateway")
+	d.say("Composio is a stand-in here, with three accounts of the owner's. Its key is the\n" +
+		"gateway's; the agent has a token that is good for nothing else.\n\n")
+	return d.work(ctx)
 }
 
 // say writes to the audience.
