@@ -52,6 +52,7 @@ var careless = [][]string{
 	{"-v", "/etc:/host/etc"},
 	{"-v", "openclaw-state:/home/node/.openclaw"},
 	{"-e", "OPENAI_API_KEY=not-a-real-key"},
+	{"-e", tokenVariable + "=…"},
 	{lab.PickyImage},
 }
 
@@ -117,12 +118,16 @@ func (d *demo) play(ctx context.Context) error {
 	if _, err := d.lab.Docker(ctx, "run", "-d", "--name", "bystander", lab.UserImage); err != nil {
 		return err
 	}
+	if err := d.office.open(ctx, d.lab, filepath.Dir(d.program)); err != nil {
+		return err
+	}
 	var args, shown []string
 	for _, line := range careless {
 		args = append(args, line...)
 		shown = append(shown, strings.Join(line, " "))
 	}
 	d.say("$ docker %s\n", strings.Join(shown, " \\\n    "))
+	args[slices.Index(args, tokenVariable+"=…")] = tokenVariable + "=" + d.office.token.Reveal()
 	if _, err := d.lab.Docker(ctx, args...); err != nil {
 		return err
 	}
@@ -149,27 +154,27 @@ func (d *demo) play(ctx context.Context) error {
 	if err := d.attack(ctx, true); err != nil {
 		return err
 	}
-	d.chapter("5 Hardening")
+	d.chapter("5 A gateway for its tools")
+	d.say("The agent works with its owner's accounts, at Composio, which is a stand-in here.\n" +
+		"The gateway holds Composio's key, and lets through what the policy names:\n\n")
+	if err := d.tools(ctx); err != nil {
+		return err
+	}
+	d.chapter("6 Hardening")
 	d.say("In the owner's session. Each change of the firewall undoes itself unless the\n" +
 		"owner can log in anew after it, and says so there:\n\n")
 	// It audits at the end: the tailnet is missing here, and so point 9 fails.
-	if err := d.managemyclaw(ctx, "harden", 1); err != nil {
+	if err := d.managemyclaw(ctx, "harden", 1, d.office.probing()...); err != nil {
 		return err
 	}
-	d.chapter("6 The same attack again")
+	d.chapter("7 The same attack again")
 	if err := d.ready(ctx); err != nil {
 		return err
 	}
 	if err := d.attack(ctx, false); err != nil {
 		return err
 	}
-	if err := d.works(ctx); err != nil {
-		return err
-	}
-	d.chapter("7 Its tools, through the gateway")
-	d.say("Composio is a stand-in here, with three accounts of the owner's. Its key is the\n" +
-		"gateway's; the agent has a token that is good for nothing else.\n\n")
-	return d.work(ctx)
+	return d.works(ctx)
 }
 
 // say writes to the audience.
@@ -179,12 +184,12 @@ func (d *demo) chapter(title string) {
 	d.say("\n━━ %s %s\n\n", title, strings.Repeat("━", max(0, 76-len(title))))
 }
 
-// managemyclaw runs the reference program, as a user would, and wants one of
-// certain exit statuses.
-func (d *demo) managemyclaw(ctx context.Context, command string, want ...int) error {
-	d.say("$ managemyclaw %s --container %s\n", command, agent)
+// managemyclaw runs the reference program, as a user would, and wants a certain
+// exit status.
+func (d *demo) managemyclaw(ctx context.Context, command string, want int, more ...string) error {
+	d.say("$ managemyclaw %s --container %s%s\n", command, agent, shown(more))
 	confirm := &confirmer{demo: d, ctx: ctx}
-	cmd := d.onHost(ctx, d.session, command, "--container", agent)
+	cmd := d.onHost(ctx, d.session, append([]string{command, "--container", agent}, more...)...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // so that it can undo what it has begun
 	cmd.WaitDelay = time.Minute
 	cmd.Stdout, cmd.Stderr = d.w, confirm
@@ -193,20 +198,26 @@ func (d *demo) managemyclaw(ctx context.Context, command string, want ...int) er
 	if cmd.ProcessState == nil {
 		return err
 	}
-	if got := cmd.ProcessState.ExitCode(); !slices.Contains(want, got) || ctx.Err() != nil || confirm.err != nil {
-		return fmt.Errorf("managemyclaw %s ended with status %d, want one of %v: %w", command, got, want, errors.Join(err, ctx.Err(), confirm.err))
+	if got := cmd.ProcessState.ExitCode(); got != want || ctx.Err() != nil || confirm.err != nil {
+		return fmt.Errorf("managemyclaw %s ended with status %d, want %d: %w", command, got, want, errors.Join(err, ctx.Err(), confirm.err))
 	}
 	return nil
 }
 
 const memory = "what the agent remembers"
 
+// remember gives the agent something to lose, and its configuration.
 func (d *demo) remember(ctx context.Context) error {
-	a, err := d.lab.Do(ctx, agent, "write", "/home/node/.openclaw/memory", memory)
-	if err == nil && !a.OK {
-		err = fmt.Errorf("the agent cannot remember: %v", a)
+	for name, text := range map[string]string{"memory": memory, "openclaw.json": d.office.config()} {
+		a, err := d.lab.Do(ctx, agent, "write", "/home/node/.openclaw/"+name, text)
+		if err == nil && !a.OK {
+			err = fmt.Errorf("the agent cannot remember: %v", a)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // works makes sure that the agent is of use still: ready says that it serves.
@@ -219,6 +230,19 @@ func (d *demo) works(ctx context.Context) error {
 		return fmt.Errorf("the agent has lost its memory: %v", a)
 	}
 	d.say("✓ works   it answers on the host's loopback, and remembers what it knew\n")
+	for _, call := range []struct{ tool, want, says string }{
+		{readMail, "200", "reads mail, as the policy allows"},
+		{postSlack, "403", "cannot write to Slack, which the policy does not name"},
+	} {
+		status, err := d.tool(ctx, call.tool)
+		if err != nil {
+			return fmt.Errorf("%s: %w", call.tool, err)
+		}
+		if status != call.want {
+			return fmt.Errorf("%s through the gateway: status %s, want %s", call.tool, status, call.want)
+		}
+		d.say("✓ works   it %s\n", call.says)
+	}
 	return nil
 }
 

@@ -30,7 +30,9 @@ const (
 	toolVersion = "20260902_00"
 	readMail    = "GMAIL_FETCH_EMAILS"
 	deleteMail  = "GMAIL_DELETE_MESSAGE"
+	readSlack   = "SLACK_LIST_CHANNELS"
 	postSlack   = "SLACK_SEND_MESSAGE"
+	readEvents  = "GOOGLECALENDAR_EVENTS_LIST"
 
 	composioAddress = "127.0.0.1:9400"
 	gatewayAddress  = "172.17.0.1:8787"
@@ -49,10 +51,11 @@ type office struct {
 func (o *office) open(ctx context.Context, l *lab.Lab, dir string) error {
 	o.dir = dir
 	o.composio = composiotest.New(composiotest.Config{Latency: 20 * time.Millisecond})
-	for slug, tag := range map[string]string{readMail: "readOnlyHint", deleteMail: "destructiveHint", postSlack: "createHint"} {
+	for slug, tag := range map[string]string{readMail: "readOnlyHint", deleteMail: "destructiveHint", readSlack: "readOnlyHint", postSlack: "createHint", readEvents: "readOnlyHint"} {
 		o.composio.AddTool(composiotest.Tool{Slug: slug, Version: toolVersion, Tags: []string{tag}, Input: map[string]any{"type": "object", "properties": map[string]any{}}})
 	}
-	for toolkit, id := range map[string]string{"gmail": "ca_mail", "slack": "ca_slack", "googlecalendar": "ca_calendar"} {
+	accounts := map[string]string{"gmail": "ca_mail", "slack": "ca_slack", "googlecalendar": "ca_calendar"}
+	for toolkit, id := range accounts {
 		o.composio.AddAccount(composiotest.Account{ID: id, UserID: user, Toolkit: toolkit})
 	}
 	ln, err := l.Host.Listen(ctx, "tcp", composioAddress)
@@ -67,10 +70,12 @@ func (o *office) open(ctx context.Context, l *lab.Lab, dir string) error {
 	probe, probeHash := gateway.NewToken()
 	o.token = token
 	policy, err := json.Marshal(&gateway.Policy{Agents: map[string]gateway.Agent{agent: {
-		Tokens: []gateway.TokenHash{hash, probeHash}, UserID: user, Accounts: map[string]string{"gmail": "ca_mail"},
+		Tokens: []gateway.TokenHash{hash, probeHash}, UserID: user, Accounts: accounts,
 		Tools: map[string]gateway.Grant{
 			readMail:   {Version: toolVersion, Class: composio.ClassRead},
 			deleteMail: {Version: toolVersion, Class: composio.ClassDestructive},
+			readSlack:  {Version: toolVersion, Class: composio.ClassRead},
+			readEvents: {Version: toolVersion, Class: composio.ClassRead},
 		},
 		Breaker: gateway.Limit{Calls: 10_000, Per: time.Hour}, // so that the kill switch is what stops it
 	}}})
@@ -92,6 +97,13 @@ func (o *office) open(ctx context.Context, l *lab.Lab, dir string) error {
 // probing are the flags with which the program asks the gateway.
 func (o *office) probing() []string {
 	return append(o.flags[:len(o.flags):len(o.flags)], "--gateway-url", "http://"+gatewayAddress, "--probe-token-file", filepath.Join(o.dir, "probe.token"))
+}
+
+const tokenVariable = "COMPOSIO_TOKEN"
+
+// config is the agent's, and has its tools come from the gateway.
+func (o *office) config() string {
+	return `{"mcp":{"servers":{"tools":{"url":"http://` + gatewayAddress + `/mcp","headers":{"x-api-key":"${` + tokenVariable + `}"}}}}}`
 }
 
 // deleted is how many messages are gone.
@@ -165,38 +177,34 @@ func (d *demo) tool(ctx context.Context, name string) (status string, err error)
 
 var body = fmt.Sprintf(`{"user_id":%q,"version":%q,"arguments":{}}`, user, toolVersion)
 
-// work is what the agent is for.
-func (d *demo) work(ctx context.Context) error {
-	if err := d.office.open(ctx, d.lab, filepath.Dir(d.program)); err != nil {
-		return err
-	}
-	// The gateway is on the bridge, where the agent is, and UFW lets nobody in
-	// who is not named.
-	bridge, _, err := net.SplitHostPort(gatewayAddress)
+// tools puts the gateway between the agent and Composio.
+func (d *demo) tools(ctx context.Context) error {
+	// The gateway is on the bridge, where the agent is; a firewall that lets
+	// nobody in who is not named must name it.
+	bridge, port, err := net.SplitHostPort(gatewayAddress)
 	if err != nil {
 		return err
 	}
-	ufw := []string{"ufw", "allow", "in", "on", "docker0", "to", bridge, "port", "8787", "proto", "tcp"}
+	ufw := []string{"ufw", "allow", "in", "on", "docker0", "to", bridge, "port", port, "proto", "tcp"}
 	d.say("$ %s\n", strings.Join(ufw, " "))
 	if out, err := d.lab.Host.Command(ctx, ufw[0], ufw[1:]...).CombinedOutput(); err != nil {
 		return fmt.Errorf("ufw: %w: %s", err, out)
 	}
-	d.say("$ managemyclaw gateway --listen %s --policy policy.json …\n\n", gatewayAddress)
-	if _, err := d.serve(ctx, "serving", "gateway", append(d.office.flags, "--listen", gatewayAddress)...); err != nil {
-		return err
-	}
-	for _, call := range []struct{ tool, want, says string }{
-		{readMail, "200", "the policy allows it"},
-		{postSlack, "403", "the policy does not name it"},
-	} {
-		status, err := d.tool(ctx, call.tool)
-		if err != nil {
-			return fmt.Errorf("%s: %w", call.tool, err)
+	more := []string{"--listen", gatewayAddress}
+	d.say("$ managemyclaw gateway%s%s &\n", shown(more), shown(d.office.flags))
+	_, err = d.serve(ctx, "serving", "gateway", append(more, d.office.flags...)...)
+	return err
+}
+
+// shown is how flags are shown: a line each, and files without their directory.
+func shown(flags []string) string {
+	var b strings.Builder
+	for i := 0; i+1 < len(flags); i += 2 {
+		value := flags[i+1]
+		if filepath.IsAbs(value) {
+			value = filepath.Base(value)
 		}
-		if status != call.want {
-			return fmt.Errorf("%s through the gateway: status %s, want %s", call.tool, status, call.want)
-		}
-		d.say("✓ %-22s %s: %s\n", call.tool, status, call.says)
+		fmt.Fprintf(&b, " \\\n    %s %s", flags[i], value)
 	}
-	return nil
+	return b.String()
 }
