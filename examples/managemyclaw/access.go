@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -76,8 +75,8 @@ func (p *program) accessConfig() (*access.Config, error) {
 		if err := guard(p.policy, true); err != nil {
 			return nil, err
 		}
-		if _, err := os.Lstat(p.trailKey()); !errors.Is(err, fs.ErrNotExist) {
-			if err := guard(p.trailKey(), false); err != nil {
+		if key := p.book(gatewayTrail).key; !absent(key) {
+			if err := guard(key, false); err != nil {
 				return nil, err
 			}
 		}

@@ -43,13 +43,14 @@ func (p *program) report(ctx context.Context, checks []harden.Check) (int, error
 	if err := p.encode(r); err != nil {
 		return exitFail, fmt.Errorf("write the report: %w", err)
 	}
+	code := exitFail
 	switch r.Worst() {
 	case harden.StatusPass:
-		return exitPass, nil
+		code = exitPass
 	case harden.StatusUnknown:
-		return exitUnknown, nil
+		code = exitUnknown
 	}
-	return exitFail, nil
+	return p.recordAudit(ctx, r, code), nil
 }
 
 func (p *program) encode(r *audit.Report) error {

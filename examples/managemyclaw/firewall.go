@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 	"time"
 
+	"github.com/managemyclaw/hardshell/audit/trail"
 	"github.com/managemyclaw/hardshell/firewall"
 	"github.com/managemyclaw/hardshell/firewall/iptables"
 	"github.com/managemyclaw/hardshell/firewall/nft"
@@ -33,19 +35,33 @@ func (p *program) firewall(ctx context.Context, args []string) (int, error) {
 	return exitPass, nil
 }
 
-// recover undoes a change that nobody had confirmed when the machine went down.
+// recover undoes a change that nobody had confirmed when the machine went down,
+// whether that can be recorded or not.
 func (p *program) recover(ctx context.Context) error {
 	undone, err := p.guard().Recover(ctx)
+	e := trail.Event{Kind: trail.KindRemedyRevert, Actor: "hardshell", Subject: "firewall", ID: "firewall recover"}
+	var lost error
 	for _, st := range undone {
 		fmt.Fprintln(p.stdout, printable(st.String()))
+		e.Message = st.String()
+		lost = errors.Join(lost, p.trail().done(ctx, e, nil))
 	}
-	return err
+	if err != nil {
+		lost = errors.Join(lost, p.trail().done(ctx, e, err))
+	}
+	return errors.Join(err, lost)
 }
 
-// restore has the kernel keep the policy that was saved. It needs no engine.
+// restore has the kernel keep the policy that was saved. It needs no engine. To
+// leave the machine open because it cannot be recorded that it is closed would
+// help nobody: that is said, and no more.
 func (p *program) restore(ctx context.Context) error {
 	b := firewall.Backends(new(nft.Backend), &iptables.Backend{Mode: iptables.DockerUserIfAny})
 	policy, err := firewall.Restore(ctx, p.policyFile(), b)
+	e := trail.Event{Kind: trail.KindRemedyApply, Actor: "hardshell", Subject: "firewall", ID: "firewall restore", Message: "the policy that was saved"}
+	if lost := p.trail().done(ctx, e, err); lost != nil {
+		fmt.Fprintf(p.stderr, "managemyclaw: not recorded: %s\n", printable(lost.Error()))
+	}
 	if err != nil {
 		return err
 	}
@@ -87,6 +103,7 @@ func (p *program) watch(ctx context.Context) error {
 		saved = now
 		return now, nil
 	}
+	record := p.trail()
 	w := &firewall.Watcher{
 		Backend:  p.backend(ctx),
 		Source:   current,
@@ -103,6 +120,13 @@ func (p *program) watch(ctx context.Context) error {
 				fmt.Fprintf(p.stdout, "%s not kept: %s\n", at, printable(d.Err.Error()))
 			default:
 				fmt.Fprintf(p.stdout, "%s kept\n", at)
+			}
+			if len(d.Lines) == 0 && d.Err == nil {
+				return
+			}
+			e := trail.Event{Kind: trail.KindRemedyApply, Time: d.Time, Actor: "hardshell", Subject: "firewall", ID: "firewall watch", Message: clip("drift: "+strings.Join(d.Lines, "; "), 4<<10)}
+			if err := record.done(ctx, e, d.Err); err != nil {
+				fmt.Fprintf(p.stderr, "managemyclaw: not recorded: %s\n", printable(err.Error()))
 			}
 		},
 	}

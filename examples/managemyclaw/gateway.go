@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"log"
 	"log/slog"
 	"net"
@@ -121,7 +120,8 @@ func (p *program) serve(ctx context.Context, address netip.AddrPort, names []str
 		return err
 	}
 	redactor := &trail.Redactor{Values: []string{key.Reveal()}}
-	record, public, err := p.openTrail(trail.Config{Redactor: redactor})
+	book := p.book(gatewayTrail)
+	record, public, _, err := book.open(trail.Config{Redactor: redactor})
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (p *program) serve(ctx context.Context, address netip.AddrPort, names []str
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(listener) }()
 	say(stdout, "serving %d agents at http://%v, by policy %s", len(policy.Agents), listener.Addr(), policy.Digest())
-	say(stdout, "trail in %s, public key %v", p.trailDir(), public)
+	say(stdout, "trail in %s, public key %v", book.dir, public)
 	for name := range policy.Agents {
 		if err := fence.Fenced(ctx, name); err != nil {
 			say(stderr, "agent %s is stopped: %s is there", name, fence.file(name))
@@ -203,41 +203,6 @@ func (p *program) close(ctx context.Context, g *gateway.Gateway) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
 	return g.Close(ctx)
-}
-
-func (p *program) trailDir() string { return filepath.Join(p.stateDir, "gateway-trail") }
-func (p *program) trailKey() string { return filepath.Join(p.stateDir, "gateway-trail.key") }
-
-// openTrail opens the gateway's trail, and makes it when it is first used: when
-// there is no key. One without the other is not made good, for somebody may
-// have taken it away.
-func (p *program) openTrail(c trail.Config) (*trail.Log, trail.PublicKey, error) {
-	key, err := trail.ReadKey(p.trailKey())
-	switch {
-	case err == nil:
-		record, err := trail.Open(p.trailDir(), key, c)
-		if errors.Is(err, fs.ErrNotExist) {
-			err = fmt.Errorf("%w: there was one, of %s: bring it back, or, if it was never used, remove that key", err, p.trailKey())
-		}
-		return record, key.Public(), err
-	case !errors.Is(err, fs.ErrNotExist):
-		return nil, trail.PublicKey{}, err
-	}
-	if _, err := os.Lstat(p.trailDir()); !errors.Is(err, fs.ErrNotExist) {
-		return nil, trail.PublicKey{}, fmt.Errorf("there is a trail in %s, but not its key, %s: bring it back, or move the trail away", p.trailDir(), p.trailKey())
-	}
-	name, err := os.Hostname()
-	if err != nil {
-		return nil, trail.PublicKey{}, err
-	}
-	if key, err = trail.GenerateKey(name + "/managemyclaw-gateway"); err != nil {
-		return nil, trail.PublicKey{}, err
-	}
-	if err := key.WriteFile(p.trailKey()); err != nil {
-		return nil, trail.PublicKey{}, err
-	}
-	record, err := trail.Create(p.trailDir(), key, c)
-	return record, key.Public(), err
 }
 
 // An inTurn is a writer that several goroutines share with others.

@@ -318,7 +318,7 @@ func TestGatewayTrailGone(t *testing.T) {
 		if name == dir {
 			refused("bring it back")
 		} else {
-			refused("but not its key")
+			refused("but not the trail's key")
 		}
 		if err := os.Rename(name+".away", name); err != nil {
 			t.Fatal(err)

@@ -6,10 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 
-	"github.com/managemyclaw/hardshell/audit/trail"
 	"github.com/managemyclaw/hardshell/firewall/guard"
 	"github.com/managemyclaw/hardshell/harden"
 	"github.com/managemyclaw/hardshell/harden/access"
@@ -97,20 +95,25 @@ func (p *program) fix(ctx context.Context, checks []harden.Check) (holds bool, e
 	if err := os.MkdirAll(p.stateDir, 0o700); err != nil {
 		return false, fmt.Errorf("%w (name another directory with --state-dir)", err)
 	}
-	record, err := os.OpenFile(filepath.Join(p.stateDir, "trail.jsonl"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
-	if err != nil {
-		return false, err
-	}
-	defer record.Close()
-
+	record := p.trail()
 	width, _ := terminalWidth(p.stderr)
-	announce := func(_ harden.Result, plan harden.Plan) bool {
+	var unrecorded error
+	announce := func(r harden.Result, plan harden.Plan) bool {
 		writePlan(p.stderr, width, plan)
+		if unrecorded == nil {
+			unrecorded = record.record(ctx, planEvents(p.operator(), r, plan)...)
+		}
+		if unrecorded != nil { // and so it is not made
+			return false
+		}
 		fmt.Fprint(p.stderr, "\nMaking the change. It is undone unless it proves good, and if you interrupt it.\n\n")
 		return true
 	}
-	fixer := harden.Fixer{Trail: &trail.Lines{W: record}, Timeout: p.timeout}
+	fixer := harden.Fixer{Trail: record, Timeout: p.timeout}
 	fixes, err := fixer.Fix(ctx, host.Local(), announce, checks...)
+	if err = errors.Join(err, unrecorded); unrecorded != nil {
+		return false, fmt.Errorf("nothing more is changed, for it cannot be recorded: %w", err)
+	}
 	holds = err == nil
 	for _, fix := range fixes {
 		info := fix.Before.Info

@@ -24,6 +24,7 @@ import (
 
 	"github.com/managemyclaw/hardshell/audit"
 	"github.com/managemyclaw/hardshell/audit/report"
+	"github.com/managemyclaw/hardshell/audit/trail"
 	"github.com/managemyclaw/hardshell/harden"
 	"github.com/managemyclaw/hardshell/harden/openclaw"
 	"github.com/managemyclaw/hardshell/internal/lab"
@@ -432,25 +433,27 @@ func (w *world) harden(t *testing.T) {
 	if o := w.program(t, "harden", name, "--plan"); strings.Contains(o.stdout, "✗ container.") || strings.Contains(o.stdout, "▸") {
 		t.Errorf("there is something to do again:\n%s", o.stdout)
 	}
-	record := filepath.Join(state, "trail.jsonl")
-	text, err := os.ReadFile(record)
-	if err != nil {
-		t.Fatal(err)
-	}
+	recs := records(t, state)
 	var events []string
-	for line := range strings.Lines(string(text)) {
-		var e struct{ Kind, Subject, Outcome string }
-		if err := json.Unmarshal([]byte(line), &e); err != nil {
-			t.Fatal(err)
+	for _, rec := range recs {
+		e := rec.Event
+		if strings.HasPrefix(string(e.Kind), "remedy.") {
+			events = append(events, fmt.Sprintf("%s %s %s", e.Kind, e.Subject, e.Outcome))
 		}
-		events = append(events, e.Kind+" "+e.Subject+" "+e.Outcome)
 	}
-	if got, want := strings.Join(events, ", "), "remedy.apply container/hardened begin, remedy.apply container/hardened ok, remedy.commit container/hardened ok"; got != want {
+	if got, want := strings.Join(events, ", "), "remedy.plan container/hardened , remedy.apply container/hardened begin, remedy.apply container/hardened ok, remedy.commit container/hardened ok"; got != want {
 		t.Errorf("trail: %s", got)
 	}
-	info, err := os.Stat(record)
+	if last := recs[len(recs)-1].Event; last.Kind != trail.KindAudit {
+		t.Errorf("the audit at the end is not on record: %+v", last)
+	}
+	info, err := os.Stat(filepath.Join(state, "trail.key"))
 	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("%v %v", info.Mode(), err)
+		t.Errorf("%v %v", info, err)
+	}
+	text, err := json.Marshal(recs)
+	if err != nil {
+		t.Fatal(err)
 	}
 	if strings.Contains(string(text)+o.stdout+o.stderr+again.stderr, secret) {
 		t.Error("a secret is shown")
@@ -496,9 +499,14 @@ func (w *world) neverWell(t *testing.T) {
 	if now := w.docker(t, "inspect", "-f", "{{.Id}} {{.State.Status}}", name); now != id+" running" {
 		t.Errorf("now %s, before %s", now, id)
 	}
-	record, err := os.ReadFile(filepath.Join(state, "trail.jsonl"))
-	if n := bytes.Count(record, []byte(`"begin"`)); err != nil || n != 1 {
-		t.Errorf("%d attempts; %v", n, err)
+	attempts := 0
+	for _, rec := range records(t, state) {
+		if rec.Event.Outcome == trail.OutcomeBegin {
+			attempts++
+		}
+	}
+	if attempts != 1 {
+		t.Errorf("%d attempts", attempts)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/managemyclaw/hardshell/audit/trail"
 	"github.com/managemyclaw/hardshell/firewall"
 	"github.com/managemyclaw/hardshell/firewall/guard"
 	"github.com/managemyclaw/hardshell/firewall/iptables"
@@ -164,7 +165,12 @@ func (p *program) confirm(ctx context.Context, args []string) (int, error) {
 	if err != nil {
 		return exitUsage, usageError(err.Error())
 	}
-	if err := p.guard().Confirm(ctx, "", c); err != nil {
+	record, e := p.trail(), trail.Event{Kind: trail.KindRemedyCommit, Actor: p.operator(), Subject: "firewall", ID: "confirm", Message: "a session from " + c.Client.String() + " shows that there is a way in", Outcome: trail.OutcomeBegin}
+	if err := record.Record(ctx, e); err != nil {
+		return exitFail, fmt.Errorf("not confirmed, for it cannot be recorded: %w", err)
+	}
+	err = p.guard().Confirm(ctx, "", c)
+	if err := errors.Join(err, record.done(ctx, e, err)); err != nil {
 		return exitFail, err
 	}
 	fmt.Fprintln(p.stdout, "Confirmed. The change stays.")

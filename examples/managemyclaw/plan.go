@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/managemyclaw/hardshell/audit"
+	"github.com/managemyclaw/hardshell/audit/trail"
 	"github.com/managemyclaw/hardshell/harden"
 	"github.com/managemyclaw/hardshell/harden/host"
 )
@@ -40,11 +41,27 @@ func (p *program) propose(ctx context.Context, checks []harden.Check) (int, erro
 			code = exitFail
 		}
 	}
+	if err := p.recordPlan(ctx, proposals); err != nil {
+		return exitFail, err
+	}
 	if p.format == "json" {
 		return code, writeProposalsJSON(p.stdout, proposals, unknown)
 	}
 	writeProposals(p.stdout, proposals, unknown)
 	return code, nil
+}
+
+// recordPlan records what is shown, where there is a trail: a plan begins none.
+func (p *program) recordPlan(ctx context.Context, proposals []harden.Proposal) error {
+	var events []trail.Event
+	for _, q := range proposals {
+		events = append(events, planEvents(p.operator(), q.Result, q.Plan)...)
+	}
+	d := p.trail()
+	if len(events) == 0 || !d.book.exists() {
+		return nil
+	}
+	return d.record(ctx, events...)
 }
 
 // byHand returns what a person must do about checks that fail and have no
