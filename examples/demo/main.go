@@ -155,7 +155,7 @@ func (d *demo) play(ctx context.Context) error {
 		return err
 	}
 	d.chapter("5 A gateway for its tools")
-	d.say("The agent works with its owner's accounts, at Composio, which is a stand-in here.\n" +
+	d.say("The agent works with its owner's accounts at Composio, which is a stand-in here.\n" +
 		"The gateway holds Composio's key, and lets through what the policy names:\n\n")
 	if err := d.tools(ctx); err != nil {
 		return err
