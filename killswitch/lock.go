@@ -1,0 +1,31 @@
+package killswitch
+
+import (
+	"context"
+	"errors"
+	"os"
+	"time"
+)
+
+// errLocked reports a lock that somebody else has.
+var errLocked = errors.New("killswitch: another process is at it")
+
+// lockWait bounds the wait for a lock. Whoever has one has it for a few writes,
+// unless it hangs.
+const lockWait = 250 * time.Millisecond
+
+// lockFile takes the lock called name, which the kernel releases when the file
+// is closed, also by the end of the process.
+func lockFile(ctx context.Context, name string) (*os.File, error) {
+	for end, wait := time.Now().Add(lockWait), 100*time.Microsecond; ; wait = min(2*wait, 5*time.Millisecond) {
+		f, err := tryLock(name)
+		if !errors.Is(err, errLocked) || time.Now().After(end) {
+			return f, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, errors.Join(err, context.Cause(ctx))
+		case <-time.After(wait):
+		}
+	}
+}
