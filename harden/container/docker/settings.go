@@ -260,7 +260,7 @@ func withoutUser(address string) string {
 }
 
 func managedBy(labels map[string]string) string {
-	if p := labels["com.docker.compose.project"]; p != "" {
+	if p := labels[composeProject]; p != "" {
 		return "compose project " + p
 	}
 	for _, l := range []struct{ label, by string }{

@@ -1,0 +1,257 @@
+package halt
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/managemyclaw/hardshell/harden/host"
+)
+
+// DefaultUnitTimeout is how long a service manager is waited for.
+const DefaultUnitTimeout = 2 * time.Second
+
+// KeepDown is an actuator that disarms what would start the agent again: the
+// restart policies of its containers, and the systemd units that run them, or
+// an OpenClaw beside them. It kills the processes of such a unit, but not those
+// of a container that was made anew: that is for [Kill], which knows it too.
+//
+// What a restart policy was is kept in StateFile.
+type KeepDown struct {
+	Tracker *Tracker // Required.
+
+	// Host is where systemd runs. Nil means that there is none: no unit is
+	// looked for, and none stopped.
+	Host *host.Host
+
+	// Units are stopped besides those that Arm finds.
+	Units []Unit
+
+	// StateFile is where former restart policies are written down, on Host;
+	// an absolute path in a directory that is there. Empty means that they are
+	// kept in memory alone. It needs Host.
+	StateFile string
+
+	// UnitTimeout bounds each command of the service manager. Zero means
+	// DefaultUnitTimeout. An agent's own time to stop may be minutes: it is
+	// not waited for.
+	UnitTimeout time.Duration
+
+	mu     sync.Mutex
+	found  []Unit
+	former map[string]formerPolicy // by id
+}
+
+// formerPolicy is what a container was set to do.
+type formerPolicy struct {
+	Name   string `json:"name"`
+	Policy string `json:"policy"`
+}
+
+// Name returns "container.restarts".
+func (a *KeepDown) Name() string { return "container.restarts" }
+
+// Arm looks for containers and units, and writes down the restart policies.
+func (a *KeepDown) Arm(ctx context.Context) error {
+	err := a.Tracker.Arm(ctx)
+	if a.Tracker.Engine == nil {
+		err = errors.Join(err, errors.New("halt: there is no engine to switch restart policies off: set Tracker.Engine"))
+	}
+	var unitErr error
+	if a.Host != nil {
+		var found []Unit
+		found, unitErr = FindUnits(&a.Host.View, a.Tracker.Agent)
+		a.mu.Lock()
+		a.found = found
+		a.mu.Unlock()
+	}
+	return errors.Join(err, unitErr, a.load(), a.save())
+}
+
+// Do switches restart policies off, and stops and disables units.
+func (a *KeepDown) Do(ctx context.Context) error {
+	if err := errors.Join(a.Tracker.Agent.none(), supported()); err != nil {
+		return err
+	}
+	var l ledger
+	var wg sync.WaitGroup
+	wg.Go(func() { a.policies(ctx, &l) })
+	for _, u := range a.units() {
+		wg.Go(func() { a.stop(ctx, u, &l) })
+	}
+	wg.Wait()
+	return errors.Join(l.err("keep down"), a.save()) // last: a disk that hangs delays nothing
+}
+
+func (a *KeepDown) policies(ctx context.Context, l *ledger) {
+	if !a.Tracker.isRemote() {
+		_ = a.Tracker.readDisk() // what it tells beyond what is known is a gain
+	}
+	engine := a.Tracker.Engine
+	each(a.Tracker.list(), func(k *tracked) {
+		c := k.info()
+		if !revives(c.RestartPolicy) {
+			return
+		}
+		a.remember(c)
+		if engine == nil {
+			l.add(c.Object(), fmt.Sprintf("its restart policy is %q, and there is no engine to change it: docker update --restart=no %s", c.RestartPolicy, c.Name))
+			return
+		}
+		if err := engine.SetRestartPolicy(ctx, c.ID, "no"); err != nil && !notThere(err) {
+			l.add(c.Object(), fmt.Sprintf("its restart policy is still %q: %v", c.RestartPolicy, err))
+			return
+		}
+		k.setPolicy("no")
+	})
+}
+
+// remember keeps what a policy was.
+func (a *KeepDown) remember(c Container) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.former == nil {
+		a.former = make(map[string]formerPolicy)
+	}
+	a.former[c.ID] = formerPolicy{Name: c.Name, Policy: c.RestartPolicy}
+}
+
+// load reads what another process has written down. What this one has seen
+// since is newer.
+func (a *KeepDown) load() error {
+	if a.StateFile == "" || a.Host == nil {
+		return nil
+	}
+	data, err := a.Host.ReadFile(a.StateFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var stored map[string]formerPolicy
+	if err == nil {
+		err = json.Unmarshal(data, &stored)
+	}
+	if err != nil {
+		return fmt.Errorf("halt: former restart policies: %w", err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, p := range stored {
+		if _, newer := a.former[id]; !newer {
+			if a.former == nil {
+				a.former = make(map[string]formerPolicy)
+			}
+			a.former[id] = p
+		}
+	}
+	return nil
+}
+
+// save writes down the policies that containers have or had. "no" never takes
+// the place of what was before it.
+func (a *KeepDown) save() error {
+	for _, k := range a.Tracker.list() {
+		if c := k.info(); revives(c.RestartPolicy) {
+			a.remember(c)
+		}
+	}
+	if a.StateFile == "" || a.Host == nil {
+		return nil
+	}
+	a.mu.Lock()
+	data, err := json.MarshalIndent(a.former, "", "\t")
+	a.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("halt: former restart policies: %w", err)
+	}
+	if old, err := a.Host.ReadFile(a.StateFile); err == nil && string(old) == string(data) {
+		return nil
+	}
+	if err := a.Host.WriteFile(a.StateFile, data, 0o600); err != nil {
+		return fmt.Errorf("halt: former restart policies: %w", err)
+	}
+	return nil
+}
+
+// Release lets units be started again, and starts none. Policies stay off,
+// since the engine would act on them when it is started next: what they were,
+// and which units were disabled, is its error.
+func (a *KeepDown) Release(ctx context.Context) error {
+	var l ledger
+	if err := a.load(); err != nil {
+		l.add("restart policies", err.Error())
+	}
+	a.mu.Lock()
+	for id, p := range a.former {
+		l.add(who{id: id, name: p.Name}.object(),
+			fmt.Sprintf("its restart policy was %s: docker update --restart=%s %s", p.Policy, p.Policy, cmp.Or(p.Name, short(id))))
+	}
+	a.mu.Unlock()
+	for _, u := range a.units() {
+		state, err := u.state(ctx, a.Host.Change, a.timeout())
+		switch {
+		case err != nil:
+			l.add(u.Object(), err.Error())
+			continue
+		case state.absent():
+			continue
+		}
+		if state["LoadState"] == "masked" {
+			if err := u.systemctl(ctx, a.Host.Change, a.timeout(), "unmask", "--runtime"); err != nil {
+				l.add(u.Object(), err.Error())
+			}
+		}
+		l.add(u.Object(), "it was disabled: systemctl enable "+strings.Join(append(u.manager(), u.Name), " "))
+	}
+	return l.err("release")
+}
+
+func (a *KeepDown) timeout() time.Duration { return cmp.Or(a.UnitTimeout, DefaultUnitTimeout) }
+
+// units returns the units to stop, none of them twice.
+func (a *KeepDown) units() []Unit {
+	if a.Host == nil {
+		return nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	seen := make(map[Unit]bool)
+	var all []Unit
+	for _, list := range [][]Unit{a.Units, a.found} {
+		for _, u := range list {
+			if !seen[u] {
+				seen[u] = true
+				all = append(all, u)
+			}
+		}
+	}
+	return all
+}
+
+// stop stops a unit for good. To be stopped comes first, so that its end is not
+// taken for a failure that it is to be restarted after; the mask keeps others
+// from starting it until the machine is, and that it is disabled from then on.
+func (a *KeepDown) stop(ctx context.Context, u Unit, l *ledger) {
+	state, err := u.state(ctx, a.Host.Change, a.timeout())
+	if err != nil {
+		l.add(u.Object(), err.Error())
+		return
+	}
+	if state.absent() || state.down() {
+		return
+	}
+	for _, args := range [][]string{{"stop", "--no-block"}, {"kill", "--signal=SIGKILL"}, {"disable"}, {"mask", "--runtime"}} {
+		err := u.systemctl(ctx, a.Host.Change, a.timeout(), args...)
+		if args[0] == "kill" && err != nil && ctx.Err() == nil {
+			continue // it has no process
+		}
+		if err != nil {
+			l.add(u.Object(), err.Error())
+		}
+	}
+}
