@@ -1,16 +1,16 @@
 package trail_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -126,47 +126,75 @@ func appendAll(b *testing.B, writers int, do appender) {
 }
 
 // BenchmarkVerify verifies a log, by one processor and by all, and hashes the
-// bytes of its files with SHA-256.
+// bytes of its segments with SHA-256, in turns, so that what else the machine
+// does slows all of them down. It reports medians.
 func BenchmarkVerify(b *testing.B) {
 	for _, size := range []int{64, 1} { // records to a checkpoint, about
-		w := create(b, trail.Config{})
+		w := create(b, trail.Config{SegmentBytes: 4 << 20})
 		if size == 1 {
-			w.record(b, 0, 20_000)
+			w.record(b, 0, 30_000)
 		} else {
 			w.bulk(b, 100_000)
 		}
 		w.close(b)
-		files := w.files(b)
-		var total int64
-		var all [][]byte
-		for name, f := range files {
-			if strings.HasSuffix(name, ".seg") {
-				total += int64(len(f.Data))
-				all = append(all, f.Data)
-			}
-		}
-		for _, workers := range []int{1, 0} {
-			b.Run(fmt.Sprintf("checkpoint-every-%d/workers-%d", size, workers), func(b *testing.B) {
-				b.SetBytes(total)
-				v := w.verifier()
-				v.Workers = workers
-				for b.Loop() {
-					if _, err := v.Verify(b.Context(), files); err != nil {
-						b.Fatal(err)
-					}
-				}
+		for _, place := range []struct {
+			name string
+			fsys fs.FS
+		}{{"memory", w.files(b)}, {"files", w.fs()}} {
+			b.Run(fmt.Sprintf("checkpoint-every-%d/%s", size, place.name), func(b *testing.B) {
+				verifyInTurns(b, w, place.fsys)
 			})
 		}
-		b.Run(fmt.Sprintf("checkpoint-every-%d/sha256", size), func(b *testing.B) {
-			b.SetBytes(total)
-			for b.Loop() {
-				for _, data := range all {
-					h := sha256.New()
-					if _, err := io.Copy(h, bytes.NewReader(data)); err != nil {
-						b.Fatal(err)
-					}
-				}
-			}
-		})
 	}
+}
+
+func verifyInTurns(b *testing.B, w *world, fsys fs.FS) {
+	b.Helper()
+	names, err := fs.Glob(fsys, "*.seg")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var total int64
+	var plain, one, all []time.Duration
+	for b.Loop() {
+		start := time.Now()
+		total = 0
+		for _, name := range names {
+			f, err := fsys.Open(name)
+			if err != nil {
+				b.Fatal(err)
+			}
+			n, err := io.CopyBuffer(struct{ io.Writer }{sha256.New()}, struct{ io.Reader }{f}, make([]byte, 64<<10))
+			if err = errors.Join(err, f.Close()); err != nil {
+				b.Fatal(err)
+			}
+			total += n
+		}
+		plain = append(plain, time.Since(start))
+		for _, workers := range []int{1, 0} {
+			v := w.verifier()
+			v.Workers = workers
+			start := time.Now()
+			if _, err := v.Verify(b.Context(), fsys); err != nil {
+				b.Fatal(err)
+			}
+			if workers == 1 {
+				one = append(one, time.Since(start))
+			} else {
+				all = append(all, time.Since(start))
+			}
+		}
+	}
+	median := func(list []time.Duration) float64 {
+		slices.Sort(list)
+		return list[len(list)/2].Seconds()
+	}
+	p, o, a := median(plain), median(one), median(all)
+	mb := float64(total) / 1e6
+	b.ReportMetric(mb/p, "sha256-MB/s")
+	b.ReportMetric(mb/o, "one-MB/s")
+	b.ReportMetric(mb/a, "all-MB/s")
+	b.ReportMetric(100*p/o, "one-%")
+	b.ReportMetric(100*p/a, "all-%")
+	b.ReportMetric(0, "ns/op")
 }

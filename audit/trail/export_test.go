@@ -2,8 +2,10 @@ package trail
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
@@ -180,4 +182,31 @@ func ForgeIndex(data []byte) ([]byte, error) {
 	}
 	x.size, x.to = old.size, old.to
 	return x.encode(), nil
+}
+
+// InOrder is Verify, but that each segment is read by a walker and in order.
+func (v *Verifier) InOrder(ctx context.Context, fsys fs.FS) (Summary, error) {
+	parts, err := listParts(fsys)
+	if err != nil {
+		return Summary{}, err
+	}
+	j := joiner{v: v, fsys: fsys, parts: parts}
+	for i, p := range parts {
+		var s seen
+		if p.segment || i == len(parts)-1 {
+			s = v.inOrder(ctx, fsys, p)
+		}
+		j.results = append(j.results, s)
+	}
+	return j.join(ctx)
+}
+
+// Chunks makes v read n bytes at a time.
+func (v *Verifier) Chunks(n int) { v.chunk = n }
+
+// Times returns the time in a record as it is read in full, and as it is read by
+// one that has read others before.
+func Times() func(payload []byte) (full, kept int64) {
+	var c clock
+	return func(payload []byte) (int64, int64) { return timeIn(payload), c.in(payload) }
 }

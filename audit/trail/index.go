@@ -140,38 +140,79 @@ func timeIn(payload []byte) int64 {
 	return t.Unix()
 }
 
-var timeMember = []byte(`,"time":"`)
+var (
+	kindMember = []byte(`,"v":1,"kind":"`)
+	timeMember = []byte(`,"time":"`)
+)
 
-// A clock is timeIn for records that follow each other closely, of which most
-// are of the same minute.
+// A clock is timeIn for records that follow each other, of which most are of
+// the same day.
 type clock struct {
-	minute [16]byte // such as 2026-03-01T12:00
-	unix   int64    // when it began
+	day  [11]byte // such as 2026-03-01T
+	unix int64    // when it began
 }
 
 func (c *clock) in(payload []byte) int64 {
-	const digits, end = len("2026-03-01T12:00:00"), 40
-	i := bytes.Index(payload, timeMember)
-	if i < 0 || len(payload) < i+len(timeMember)+end {
+	i := timeAt(payload)
+	if i < 0 {
 		return timeIn(payload)
 	}
-	text := payload[i+len(timeMember):]
-	if c.minute == [16]byte(text) && text[16] == ':' && isDigit(text[17]) && isDigit(text[18]) {
-		z := bytes.IndexByte(text[digits:end], '"') - 1
-		if z == 0 && text[digits] == 'Z' || z > 1 && text[digits] == '.' && text[digits+z] == 'Z' {
-			if s := int64(text[17]-'0')*10 + int64(text[18]-'0'); s < 60 {
-				return c.unix + s
-			}
-		}
+	text := payload[i:]
+	if s, ok := timeOfDay(text); ok && c.day == [11]byte(text) {
+		return c.unix + s
 	}
 	t := timeIn(payload)
-	if m := time.Unix(t, 0).UTC().AppendFormat(nil, "2006-01-02T15:04"); len(m) == len(c.minute) && bytes.HasPrefix(text, m) {
-		c.minute, c.unix = [16]byte(m), t-t%60
-		if t%60 < 0 {
-			c.unix -= 60
+	if s, ok := timeOfDay(text); ok {
+		if day := time.Unix(t-s, 0).UTC().AppendFormat(nil, "2006-01-02T"); bytes.HasPrefix(text, day) && len(day) == len(c.day) {
+			c.day, c.unix = [11]byte(day), t-s
 		}
 	}
 	return t
+}
+
+// timeAt returns where the time begins in a record, or -1. It is where timeIn
+// looks for it.
+func timeAt(payload []byte) int {
+	if i := bytes.IndexByte(payload, ','); i > 0 && bytes.HasPrefix(payload[i:], kindMember) {
+		i += len(kindMember)
+		n := bytes.IndexByte(payload[i:], '"')
+		if n >= 0 && bytes.HasPrefix(payload[i+n+1:], timeMember) {
+			return i + n + 1 + len(timeMember)
+		}
+	}
+	if i := bytes.Index(payload, timeMember); i >= 0 {
+		return i + len(timeMember)
+	}
+	return -1
+}
+
+// timeOfDay returns how many seconds of its day have passed, if text begins as
+// 2026-03-01T12:00:00.123456789Z and a quote, with or without a fraction. It does
+// not look at the day.
+func timeOfDay(text []byte) (int64, bool) {
+	const clockAt, fraction, most = len("2026-03-01T"), len("2026-03-01T12:00:00"), len("2026-03-01T12:00:00.123456789Z") + 1
+	if len(text) < most || text[clockAt+2] != ':' || text[clockAt+5] != ':' {
+		return 0, false
+	}
+	two := func(i int) int64 {
+		a, b := text[clockAt+i], text[clockAt+i+1]
+		if !isDigit(a) || !isDigit(b) {
+			return 60
+		}
+		return int64(a-'0')*10 + int64(b-'0')
+	}
+	h, m, s := two(0), two(3), two(6)
+	end := fraction
+	if text[end] == '.' {
+		end++
+		for end < most-2 && isDigit(text[end]) {
+			end++
+		}
+		if end == fraction+1 {
+			return 0, false
+		}
+	}
+	return h*3600 + m*60 + s, h < 24 && m < 60 && s < 60 && text[end] == 'Z' && text[end+1] == '"'
 }
 
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }

@@ -233,11 +233,13 @@ func (j *joiner) rootAt(ctx context.Context, size int64, last *seen) (Hash, erro
 	return root, nil
 }
 
+// ownMember is in records that the log writes about itself.
+var ownMember = []byte(string(kindMember) + ownKinds)
+
 // retiredIn returns the number of the first record that has not been removed,
 // if payload is the record of a removal, and otherwise 0.
 func retiredIn(payload []byte) int64 {
-	_, rest, _ := bytes.Cut(payload[:min(len(payload), 40)], []byte(`,`))
-	if !bytes.HasPrefix(rest, []byte(`"v":1,"kind":"tr`)) {
+	if i := bytes.IndexByte(payload, ','); i < 0 || !bytes.HasPrefix(payload[i:], ownMember) {
 		return 0
 	}
 	var r Record

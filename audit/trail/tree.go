@@ -2,6 +2,7 @@ package trail
 
 import (
 	"crypto/sha256"
+	"hash"
 	"math/bits"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -21,15 +22,47 @@ type frontier struct {
 // add adds a record and appends the hashes that it completes to stored, in the
 // order of tlog.StoredHashIndex.
 func (f *frontier) add(h Hash, stored []Hash) []Hash {
+	var x hasher
+	return f.extend(&x, h, stored)
+}
+
+// extend is add with a hasher that is kept.
+func (f *frontier) extend(x *hasher, h Hash, stored []Hash) []Hash {
 	stored = append(stored, h)
 	level := 0
 	for ; f.n>>level&1 == 1; level++ {
-		h = tlog.NodeHash(f.peaks[level], h)
-		stored = append(stored, h)
+		stored = append(stored, *x.node(&f.peaks[level], &stored[level]))
 	}
-	f.peaks[level] = h
+	f.peaks[level] = stored[len(stored)-1]
 	f.n++
 	return stored
+}
+
+// A hasher computes hashes without allocating.
+type hasher struct {
+	sha hash.Hash
+	in  [1 + 2*tlog.HashSize]byte
+	out Hash
+}
+
+// of returns the SHA-256 of data. It is valid until the next call.
+func (x *hasher) of(data []byte) *Hash {
+	if x.sha == nil {
+		x.sha = sha256.New()
+	} else {
+		x.sha.Reset()
+	}
+	_, _ = x.sha.Write(data)
+	x.sha.Sum(x.out[:0])
+	return &x.out
+}
+
+// node is tlog.NodeHash: RFC 6962, section 2.1.
+func (x *hasher) node(left, right *Hash) *Hash {
+	x.in[0] = 1
+	copy(x.in[1:], left[:])
+	copy(x.in[1+tlog.HashSize:], right[:])
+	return x.of(x.in[:])
 }
 
 // root returns the hash of the tree.

@@ -31,9 +31,11 @@ type Verifier struct {
 	// last checkpoint is not damage: nobody has been told that it is kept.
 	Live bool
 
-	// Workers is how many segments are read at once. Zero means as many as
-	// there are processors.
+	// Workers is how many processors are used at once. Zero means all that
+	// there are. What is found does not depend on it.
 	Workers int
+
+	chunk int // how much is read at a time, for tests; zero means chunkBytes
 }
 
 // A Summary is what a [Verifier] has found to be sound.
@@ -93,29 +95,47 @@ func (v *Verifier) readAll(ctx context.Context, fsys fs.FS, parts []part, first,
 	if workers <= 0 {
 		workers = runtime.GOMAXPROCS(0)
 	}
-	next := make(chan int)
-	var wg sync.WaitGroup
-	for range min(workers, len(parts)) {
+	next, wanted := make(chan int), make(chan *scan)
+	var reading, wg sync.WaitGroup
+	for range workers {
 		wg.Go(func() {
 			for i := range next {
-				results[i] = v.read(ctx, fsys, parts[i])
+				results[i] = v.read(ctx, fsys, parts[i], wanted)
+				reading.Done()
+			}
+			// Those who have no segment of their own help the others.
+			var in inspector
+			for s := range wanted {
+				s.help(&in)
 			}
 		})
 	}
 	for i, p := range parts {
 		// The last part is always read: it has the last checkpoint.
 		if i == len(parts)-1 || p.segment && p.first < end && parts[i+1].first > first {
+			reading.Add(1)
 			next <- i
 		}
 	}
 	close(next)
+	reading.Wait()
+	close(wanted)
 	wg.Wait()
 	return results
 }
 
-// read reads one segment: first in the fast way, and again to find out where
-// the damage is.
-func (v *Verifier) read(ctx context.Context, fsys fs.FS, p part) seen {
+// read reads one segment: first in the fast way, and if it is not as it should
+// be, in order, to find out what is wrong.
+func (v *Verifier) read(ctx context.Context, fsys fs.FS, p part, wanted chan<- *scan) seen {
+	if s, ok := v.scan(ctx, fsys, p, wanted); ok {
+		s.read = true
+		return s
+	}
+	return v.inOrder(ctx, fsys, p)
+}
+
+// inOrder reads a segment in order, and again to find out where the damage is.
+func (v *Verifier) inOrder(ctx context.Context, fsys fs.FS, p part) seen {
 	s, err := v.walk(ctx, fsys, p, false)
 	damage, bad := errors.AsType[*DamageError](err)
 	if bad && (damage.Kind == DamageSignature || damage.Kind == DamageEdited && damage.First < damage.Last) {

@@ -32,12 +32,17 @@ type walker struct {
 	covers  frontier   // of those that the last checkpoint covers
 	opening Checkpoint // the first checkpoint
 	last    Checkpoint // the last checkpoint that was read
+	note    Hash       // of its note
 	sealed  int64      // where it ends
 	checked int64      // size of the tree whose root was last compared
 	lastOff int64      // of the last record
 	stored  []Hash
 	number  []byte
+	hasher  hasher
 }
+
+// manyRecords is after how many the root is compared in any case.
+const manyRecords = 256
 
 func newWalker(r io.Reader, file string, first int64) *walker {
 	return &walker{frames: frames{r: r}, file: file, first: first, roots: true}
@@ -77,6 +82,9 @@ func (w *walker) run(ctx context.Context) error {
 			err = w.record(f)
 		case tagCheckpoint:
 			err = w.checkpoint(f)
+			if err == nil && w.covered != nil {
+				err = w.covered(w.last)
+			}
 		default:
 			err = w.damage(DamageSwapped, w.tree.n, w.tree.n, f.off, "a segment begins within another")
 		}
@@ -115,7 +123,7 @@ func (w *walker) begin() error {
 	if w.opening.Size != w.tree.n || w.opening.Root != w.tree.root() {
 		return w.damage(DamageSwapped, w.first, w.first-1, f.off, "its start and its first checkpoint differ")
 	}
-	w.last, w.sealed, w.checked, w.covers = w.opening, f.end(), w.tree.n, w.tree
+	w.last, w.sealed, w.checked, w.covers, w.note = w.opening, f.end(), w.tree.n, w.tree, w.opening.noteHash()
 	if w.covered != nil {
 		return w.covered(w.opening)
 	}
@@ -132,7 +140,7 @@ func (w *walker) record(f frame) error {
 		}
 		return w.misplaced(seq, f.off)
 	}
-	w.stored = w.tree.add(f.hash, w.stored[:0])
+	w.stored = w.tree.extend(&w.hasher, f.hash, w.stored[:0])
 	w.lastOff = f.off
 	if w.visit != nil {
 		return w.visit(n, f.off, f.hash, w.stored, f.payload)
@@ -161,29 +169,38 @@ func (w *walker) misplaced(seq, off int64) error {
 
 func (w *walker) checkpoint(f frame) error {
 	c, err := parseCheckpoint(f.payload)
+	if err != nil {
+		return w.damage(DamageSignature, w.last.Size, w.tree.n-1, f.off, err.Error())
+	}
+	if err := w.follow(&c, w.hasher.of(f.payload), f.off, f.end()); err != nil {
+		return err
+	}
+	w.covers = w.tree
+	return nil
+}
+
+// follow makes c the last checkpoint, if it is of the records before it and
+// names the checkpoint before. note is the hash of its note; it is from off to
+// end.
+func (w *walker) follow(c *Checkpoint, note *Hash, off, end int64) error {
 	from, to := w.last.Size, w.tree.n-1
 	switch {
-	case err != nil:
-		return w.damage(DamageSignature, from, to, f.off, err.Error())
 	case c.Origin != w.last.Origin:
-		return w.damage(DamageSignature, from, to, f.off, fmt.Sprintf("a checkpoint of %q", c.Origin))
+		return w.damage(DamageSignature, from, to, off, fmt.Sprintf("a checkpoint of %q", c.Origin))
 	case c.Size < w.tree.n:
-		return w.damage(DamageReordered, c.Size, w.tree.n-1, f.off, fmt.Sprintf("a checkpoint of %d records stands here", c.Size))
+		return w.damage(DamageReordered, c.Size, w.tree.n-1, off, fmt.Sprintf("a checkpoint of %d records stands here", c.Size))
 	case c.Size > w.tree.n:
-		return w.damage(DamageMissing, w.tree.n, c.Size-1, f.off, fmt.Sprintf("a checkpoint of %d records stands here", c.Size))
-	case c.prev != w.last.noteHash():
-		return w.damage(DamageSignature, from, to, f.off, "the checkpoint before it is not the one that it names")
+		return w.damage(DamageMissing, w.tree.n, c.Size-1, off, fmt.Sprintf("a checkpoint of %d records stands here", c.Size))
+	case c.prev != w.note:
+		return w.damage(DamageSignature, from, to, off, "the checkpoint before it is not the one that it names")
 	}
-	if w.roots || w.tree.n-w.checked >= 64 {
+	if w.roots || w.tree.n-w.checked >= manyRecords {
 		if c.Root != w.tree.root() {
-			return w.damage(DamageEdited, w.checked, to, f.off, "the records are not those that the checkpoint was signed for")
+			return w.damage(DamageEdited, w.checked, to, off, "the records are not those that the checkpoint was signed for")
 		}
 		w.checked = w.tree.n
 	}
-	w.last, w.sealed, w.covers = c, f.end(), w.tree
-	if w.covered != nil {
-		return w.covered(c)
-	}
+	w.last, w.note, w.sealed = *c, *note, end
 	return nil
 }
 
