@@ -65,7 +65,7 @@ func (p *program) accessConfig() (*access.Config, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.Composio, c.Known = client, []composio.Secret{key}
+		c.Composio, c.Executions, c.Known = client, client, []composio.Secret{key}
 		if err := guard(p.composioKey, false); err != nil {
 			return nil, err
 		}
@@ -84,6 +84,9 @@ func (p *program) accessConfig() (*access.Config, error) {
 		if policy, err := gateway.ReadPolicy(p.policy); err == nil {
 			c.Tokens = policyfile.Tokens(policy)
 		}
+	}
+	if c.Trails, err = p.trails(); err != nil {
+		return nil, err
 	}
 	if p.probeToken != "" {
 		probe, err := p.probe()
@@ -178,6 +181,30 @@ func readSecret(name string) (composio.Secret, fs.FileMode, error) {
 	return composio.NewSecret(text), info.Mode(), nil
 }
 
+// trails returns what to look at of the trails: of the gateway's in any case, of
+// the program's own once it has recorded something.
+func (p *program) trails() ([]access.Trail, error) {
+	var all []access.Trail
+	for _, name := range []string{gatewayTrail, programTrail} {
+		b := p.book(name)
+		t := access.Trail{Name: name, Owner: uint32(max(0, os.Geteuid()))}
+		for to, from := range map[*string]string{&t.Dir: b.dir, &t.KeyFile: b.public, &t.Pin: b.pin, &t.Secret: b.key} {
+			full, err := filepath.Abs(from)
+			if err != nil {
+				return nil, err
+			}
+			*to = filepath.ToSlash(full)
+		}
+		if name == gatewayTrail {
+			t.Gateway, t.MaxAge = true, 3*aliveInterval
+		} else if !b.exists() {
+			continue
+		}
+		all = append(all, t)
+	}
+	return all, nil
+}
+
 // private reports whether a file of this mode is its owner's alone. Windows
 // does not say.
 func private(mode fs.FileMode) bool { return mode&0o077 == 0 || runtime.GOOS == "windows" }
@@ -194,6 +221,7 @@ func (p *program) withFlags(checks []harden.Check) []harden.Check {
 		"access.tool_policy":         {policy, key},
 		"access.tools_offered":       {door, policy, probe},
 		"access.composio_allowlists": {key, policy},
+		"access.trail_complete":      {key},
 	}
 	for i, c := range checks {
 		var missing []string

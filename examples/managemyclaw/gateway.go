@@ -125,7 +125,8 @@ func (p *program) serve(ctx context.Context, address netip.AddrPort, names []str
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, record.Close()) }()
+	pins := &trail.PinFile{Path: book.pin, Key: public}
+	defer func() { err = errors.Join(err, pin(ctx, record, pins), record.Close()) }()
 	if cut := record.Recovered(); cut.Bytes > 0 {
 		say(stderr, "the trail ended in the middle of a write: %d bytes were cut off and are kept in %s", cut.Bytes, cut.File)
 	}
@@ -164,6 +165,10 @@ func (p *program) serve(ctx context.Context, address netip.AddrPort, names []str
 	go func() { ended <- server.Serve(listener) }()
 	say(stdout, "serving %d agents at http://%v, by policy %s", len(policy.Agents), listener.Addr(), policy.Digest())
 	say(stdout, "trail in %s, public key %v", book.dir, public)
+	living, stop := context.WithCancel(ctx)
+	var keeping sync.WaitGroup
+	keeping.Go(func() { keep(living, record, pins, func(err error) { say(stderr, "%v", err) }) })
+	defer func() { stop(); keeping.Wait() }() // before it is pinned for the last time
 	for name := range policy.Agents {
 		if err := fence.Fenced(ctx, name); err != nil {
 			say(stderr, "agent %s is stopped: %s is there", name, fence.file(name))

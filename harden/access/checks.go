@@ -5,8 +5,8 @@ import (
 	"github.com/managemyclaw/hardshell/harden/host"
 )
 
-// Checks returns the checks of points 10, 11 and 14 that c describes. They look
-// at each container, at Composio and at the gateway once.
+// Checks returns the checks of points 10, 11, 12 and 14 that c describes. They
+// look at each container, at Composio, at the gateway and at each trail once.
 func Checks(c Config) []harden.Check {
 	agents, vault, policy, offer, guard := NewSource(c), NewVaultSource(c), NewPolicySource(c), NewOfferSource(c), NewGuardSource(c)
 	const look = host.ReadProcesses | host.ReadFiles
@@ -63,5 +63,5 @@ func Checks(c Config) []harden.Check {
 			Doc:   "To Composio an empty list means all tools. Its own lists hold where the gateway is gone round.",
 		}, vault, judgeAllowlists),
 	}
-	return c.Remedy.wrap(&c, checks)
+	return append(c.Remedy.wrap(&c, checks), trailChecks(c)...)
 }

@@ -79,6 +79,18 @@ type Config struct {
 	// gateway's key, or decide about them, such as its policy.
 	Guarded []GuardedFile
 
+	// Trails are the logs in which what agents do, and what is done about
+	// them, is recorded. None means that nobody knows of one.
+	Trails []Trail
+
+	// Executions is asked what Composio has executed; a [composio.Client] is
+	// one. Nil means that nobody can be asked.
+	Executions Executions
+
+	// Window is how far back the trails are compared with that. Zero means
+	// DefaultWindow.
+	Window time.Duration
+
 	// Remedy, if set, lets checks have one that changes Composio.
 	Remedy *Remedy
 }
