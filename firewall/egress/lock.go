@@ -1,0 +1,36 @@
+package egress
+
+import (
+	"sync"
+)
+
+// A Lock cuts workloads off. It is an actuator of package killswitch, one that
+// can be armed and released. Its fields are set before it is first used; its
+// methods may be called concurrently. It needs CAP_NET_ADMIN and CAP_SYS_ADMIN;
+// without them errors wrap [io/fs.ErrPermission]. On other systems than Linux
+// they wrap [errors.ErrUnsupported].
+//
+// What it does is in the kernel and lasts until Release, the end of the
+// namespaces, or the next start of the machine; after one, Do again. It does not
+// matter which process does it: Release undoes what another one's Do did.
+type Lock struct {
+	// Source lists the workloads. It is asked by Arm, and by Do after what
+	// was prepared has been cut.
+	Source Source
+
+	// NetNS is a path to the network namespace that is the host's, such as
+	// /run/netns/NAME. Empty means that of the caller.
+	NetNS string
+
+	// IPTables has iptables and ip6tables keep the lock, which nftables does
+	// otherwise. They are tried in any case where nftables is missing or
+	// refuses. They take milliseconds longer, and let the packet sockets of a
+	// workload with CAP_NET_RAW reach its neighbours.
+	IPTables bool
+
+	mu       sync.Mutex
+	prepared *plan // what Do cuts first; nil before Arm
+}
+
+// Name returns "egress.lock".
+func (l *Lock) Name() string { return "egress.lock" }

@@ -1,0 +1,297 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/google/nftables"
+	"golang.org/x/sync/errgroup"
+)
+
+// A plan is what is to be cut, found out beforehand. It is not changed once it
+// is made.
+type plan struct {
+	host  *room
+	names []string // interfaces of the host, whose packets are dropped
+	ports []string // of bridges
+	rooms []*inside
+	group []cgroup // of workloads in the host's namespace
+	open  map[string]string
+
+	subjects []subject
+}
+
+// inside is a network namespace that workloads have to themselves.
+type inside struct {
+	*room
+	names   []string // of the workloads
+	devices []link   // but loopback
+}
+
+// A subject is a workload, and whether its network namespace is the host's.
+type subject struct {
+	Workload
+	shared bool
+}
+
+// Arm prepares what Do will need: the tables of the host, with nothing in them
+// yet, and a socket in each network namespace. It may be called again at any time,
+// and does not undo what Do has done. Its error says what Do would leave open,
+// and what it could not prepare.
+func (l *Lock) Arm(ctx context.Context) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	p, err := l.plan(ctx)
+	if err != nil {
+		return openError(nil, err)
+	}
+	l.keep(p)
+	errs := []error{}
+	if l.IPTables {
+		errs = append(errs, ready(ctx))
+	} else if err := p.host.flush(ctx, func(b *batch) { b.host(p, false) }, hostFamilies...); err != nil {
+		errs = append(errs, fmt.Errorf("nftables: %w", err))
+		if err := ready(ctx); err != nil {
+			errs = append(errs, err)
+		} else {
+			errs = append(errs, errors.New("iptables will keep the lock"))
+		}
+	}
+	return openError(p.open, errs...)
+}
+
+// Do cuts off what Arm has prepared, then asks the Source, and cuts off what is
+// new. What it cannot cut off it names by an [OpenError]; all else is cut off
+// nevertheless, also when the Source cannot be asked.
+func (l *Lock) Do(ctx context.Context) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	l.mu.Lock()
+	first := l.prepared
+	l.mu.Unlock()
+	var errs []error
+	open := map[string]string{}
+	if first != nil {
+		errs = append(errs, l.cut(ctx, first, open))
+	}
+	p, err := l.plan(ctx)
+	if err != nil {
+		if first != nil {
+			for name, why := range first.open {
+				note(open, name, why)
+			}
+			err = fmt.Errorf("what was prepared is cut off, and what there is now is not known: %w", err)
+		}
+		return openError(open, append(errs, err)...)
+	}
+	l.keep(p)
+	// Again for all of it: where nothing is new that is cheap, and what
+	// failed may not fail now.
+	open = map[string]string{}
+	if err := l.cut(ctx, p, open); err != nil {
+		errs = append(errs, err)
+	} else {
+		errs = nil
+	}
+	for name, why := range p.open {
+		note(open, name, why)
+	}
+	for name, why := range limits(p) {
+		note(open, name, why)
+	}
+	return openError(open, errs...)
+}
+
+// Refresh is Arm, and Do where the lock is engaged, whichever process engaged
+// it. Call it when a workload has been started or connected to a network.
+func (l *Lock) Refresh(ctx context.Context) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	host, err := l.hostRoom()
+	if err != nil {
+		return openError(nil, err)
+	}
+	defer host.close()
+	engaged, err := engaged(ctx, host)
+	if err != nil || engaged {
+		// Where that cannot be seen, the safe side is the locked one.
+		return openError(nil, err, l.Do(ctx))
+	}
+	return l.Arm(ctx)
+}
+
+// Release takes everything away that Do has made, in the host's network
+// namespace and those of the workloads that there are. It is idempotent, and
+// leaves others' rules alone.
+func (l *Lock) Release(ctx context.Context) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	l.mu.Lock()
+	old := l.prepared
+	l.mu.Unlock()
+	p, err := l.plan(ctx)
+	errs := []error{err}
+	if err != nil {
+		if p = old; p == nil {
+			host, err := l.hostRoom()
+			if err != nil {
+				return openError(nil, append(errs, err)...)
+			}
+			defer host.close()
+			p = &plan{host: host}
+		}
+	}
+	rooms := map[nsID]*room{p.host.id: p.host}
+	for _, r := range p.rooms {
+		rooms[r.id] = r.room
+	}
+	if old != nil {
+		for _, r := range old.rooms {
+			if rooms[r.id] == nil {
+				rooms[r.id] = r.room
+			}
+		}
+	}
+	var g together
+	for _, r := range rooms {
+		g.run(ctx, func() error {
+			if err := r.release(ctx); err != nil {
+				return fmt.Errorf("release %s: %w", r, err)
+			}
+			return nil
+		})
+	}
+	errs = append(errs, g.wait(ctx))
+	if err == nil {
+		l.keep(p)
+	}
+	return openError(nil, errs...)
+}
+
+// Close gives up what Arm holds. The lock itself stays as it is.
+func (l *Lock) Close() error {
+	l.keep(nil)
+	return nil
+}
+
+// keep has p be what Do cuts first, and closes what it no longer needs.
+func (l *Lock) keep(p *plan) {
+	l.mu.Lock()
+	old := l.prepared
+	l.prepared = p
+	l.mu.Unlock()
+	if old == nil {
+		return
+	}
+	used := map[*room]bool{}
+	if p != nil {
+		used[p.host] = true
+		for _, r := range p.rooms {
+			used[r.room] = true
+		}
+	}
+	if !used[old.host] {
+		old.host.close()
+	}
+	for _, r := range old.rooms {
+		if !used[r.room] {
+			r.close()
+		}
+	}
+}
+
+// cut carries out a plan, all of it at once, and adds to open what fails.
+func (l *Lock) cut(ctx context.Context, p *plan, open map[string]string) error {
+	var mu sync.Mutex
+	failed := func(names []string, why error) {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, name := range names {
+			note(open, name, why.Error())
+		}
+	}
+	var g together
+	g.run(ctx, func() error {
+		err := l.either(ctx, p.host, func(b *batch) { b.host(p, true) }, hostFamilies, func() error { return p.hostByIPTables(ctx) })
+		if err != nil {
+			err = fmt.Errorf("rules of the host: %w", err)
+		}
+		return err
+	})
+	for _, r := range p.rooms {
+		g.run(ctx, func() error {
+			err := l.either(ctx, r.room, (*batch).inside, []nftables.TableFamily{nftables.TableFamilyINet}, func() error { return r.insideByIPTables(ctx) })
+			if err != nil {
+				failed(r.names, fmt.Errorf("rules in its network namespace: %w", err))
+				return fmt.Errorf("rules in %s: %w", r, err)
+			}
+			if !l.IPTables {
+				if err := r.closeDevices(ctx); err != nil {
+					failed(r.names, fmt.Errorf("packet sockets: %w", err))
+				}
+			}
+			return nil
+		})
+	}
+	return g.wait(ctx)
+}
+
+// either has nftables do it, or else iptables.
+func (l *Lock) either(ctx context.Context, r *room, byNFT func(*batch), families []nftables.TableFamily, byIPTables func() error) error {
+	var refused error
+	if !l.IPTables {
+		if refused = r.flush(ctx, byNFT, families...); refused == nil {
+			return nil
+		}
+		refused = fmt.Errorf("nftables: %w", refused)
+	}
+	if err := byIPTables(); err != nil {
+		return errors.Join(refused, err)
+	}
+	return nil
+}
+
+// together runs functions at once, and does not wait for them longer than for
+// the context: a call into the kernel may not return.
+type together struct {
+	group errgroup.Group
+	errs  []error
+	mu    sync.Mutex
+}
+
+func (g *together) run(ctx context.Context, fn func() error) {
+	g.group.Go(func() error {
+		if ctx.Err() != nil {
+			return nil // wait says so
+		}
+		if err := fn(); err != nil {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			g.errs = append(g.errs, err)
+		}
+		return nil
+	})
+}
+
+func (g *together) wait(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		_ = g.group.Wait()
+		close(done)
+	}()
+	var late error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		select {
+		case <-done:
+		default:
+			late = fmt.Errorf("not everything was done in time: %w", context.Cause(ctx))
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return errors.Join(append(g.errs[:len(g.errs):len(g.errs)], late)...)
+}

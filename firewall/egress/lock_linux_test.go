@@ -1,0 +1,78 @@
+package egress
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/managemyclaw/hardshell/internal/lab"
+)
+
+// Whatever happens to workloads, engine and firewall: what the lock closes
+// stays closed, and what it cannot close it names.
+func TestLock(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, lab.Config{UFW: true})
+	l := &Lock{Source: s.source, NetNS: s.l.Host.NetNS()}
+	t.Cleanup(func() { l.Close() })
+	s.expectOpen("before")
+	if err := l.Arm(t.Context()); err != nil {
+		t.Fatalf("Arm: %v", err)
+	}
+	s.expectOpen("armed")
+	s.stream()
+
+	do := func(when string) {
+		t.Helper()
+		start := time.Now()
+		err := l.Do(t.Context())
+		t.Logf("%s: Do took %v: %v", when, time.Since(start), err)
+		open, ok := errors.AsType[*OpenError](err)
+		if !ok || len(open.Open()) != 1 || !strings.Contains(open.Open()["hostly"], "CAP_NET_RAW") || len(open.Unwrap()) > 0 {
+			t.Fatalf("%s: Do returns %v, want what the packet sockets of hostly leave open, and nothing else", when, err)
+		}
+	}
+	start := time.Now()
+	do("first")
+	s.expectClosed("locked")
+	s.expectDry(start)
+	if t.Failed() {
+		return
+	}
+
+	// What is not in the namespace of the workload outlasts it.
+	s.docker("restart", "-t", "0", "solo", "duo", "inner", "vlan", "hostly")
+	s.expectClosed("restarted, and nobody has noticed", "resolver", "vlan", "hostly", "frame to the host")
+	do("restarted")
+	s.expectClosed("restarted")
+
+	s.docker("network", "connect", "--ip", "172.30.5.10", "n5", "solo")
+	s.ways = append(s.ways, way{workload: "solo", name: "the host by a new network", verb: []string{"send", "tcp", "172.30.5.1:9000", "TOKEN"}})
+	s.expectClosed("connected, and nobody has noticed")
+	do("connected")
+	s.docker("restart", "-t", "0", "solo")
+	s.expectClosed("connected and restarted", "resolver", "frame to the host")
+	do("connected and restarted")
+
+	s.sh(s.l.Host, "ufw --force enable; ufw reload; iptables -F; ip6tables -F; iptables -P FORWARD ACCEPT; iptables -P INPUT ACCEPT; ip6tables -P INPUT ACCEPT; ip6tables -P FORWARD ACCEPT")
+	s.expectClosed("after ufw reload and iptables -F")
+	s.must(s.l.RestartDockerd(t.Context()))
+	s.sh(s.l.Host, "ufw disable; iptables -P FORWARD ACCEPT; ip6tables -P FORWARD ACCEPT")
+	s.expectClosed("engine restarted, and nobody has noticed", "resolver", "vlan", "hostly", "frame to the host",
+		// All ports of all bridges are new.
+		"same bridge, IPv4", "same bridge, IPv6", "frame to the same bridge")
+	do("engine restarted")
+	s.expectClosed("engine restarted")
+
+	if err := l.Release(t.Context()); err != nil {
+		t.Errorf("Release: %v", err)
+	}
+	if err := l.Release(t.Context()); err != nil {
+		t.Errorf("Release again: %v", err)
+	}
+	if left := s.sh(s.l.Host, "{ nft list ruleset; iptables-save; ip6tables-save; } 2>/dev/null | grep -i hardshell || true"); left != "" {
+		t.Errorf("after Release there is\n%s", left)
+	}
+	s.expectOpen("released")
+}

@@ -1,0 +1,197 @@
+package egress
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+func (l *Lock) hostRoom() (*room, error) {
+	r, err := openRoom(l.NetNS)
+	if err != nil {
+		return nil, fmt.Errorf("network namespace of the host: %w", err)
+	}
+	return r, nil
+}
+
+// plan asks the Source, and looks at what it lists. Namespaces that an earlier
+// plan holds open are taken over.
+func (l *Lock) plan(ctx context.Context) (p *plan, err error) {
+	if l.Source == nil {
+		return nil, errNoSource
+	}
+	workloads, err := l.Source(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("workloads: %w", err)
+	}
+	p = &plan{open: map[string]string{}}
+	known := map[nsID]*room{}
+	l.mu.Lock()
+	if l.prepared != nil {
+		known[l.prepared.host.id] = l.prepared.host
+		for _, r := range l.prepared.rooms {
+			known[r.id] = r.room
+		}
+	}
+	l.mu.Unlock()
+	enter := func(path string) (*room, error) {
+		r, err := openRoom(path)
+		if err != nil {
+			return nil, err
+		}
+		if old := known[r.id]; old != nil {
+			r.ns.Close()
+			r = old
+		} else {
+			known[r.id] = r
+		}
+		return r, r.dial()
+	}
+	if p.host, err = enter(l.NetNS); err != nil {
+		return nil, fmt.Errorf("network namespace of the host: %w", explain(err))
+	}
+	host, err := p.host.links(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &survey{plan: p, wiring: host, enter: enter}
+	for _, w := range workloads {
+		if w.Name == "" {
+			w.Name = "a workload without a name"
+		}
+		if why := s.look(ctx, w); why != "" {
+			note(p.open, w.Name, why)
+		}
+		for what, why := range w.Beyond {
+			note(p.open, w.Name+": "+what, why)
+		}
+	}
+	s.finish()
+	return p, nil
+}
+
+// A survey makes a plan.
+type survey struct {
+	*plan
+	wiring wiring
+	enter  func(path string) (*room, error)
+}
+
+// look adds a workload to the plan, and returns what of it cannot be cut.
+func (s *survey) look(ctx context.Context, w Workload) string {
+	var reasons []error
+	for _, name := range w.Bridges {
+		reasons = append(reasons, s.bridge(name))
+	}
+	path := w.NetNS
+	if path == "" && w.PID > 0 {
+		path = "/proc/" + strconv.Itoa(w.PID) + "/ns/net"
+	}
+	shared := w.HostNetwork
+	if path != "" {
+		r, err := s.enter(path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
+			// It has ended, and nothing of it is left that could send.
+		case err != nil:
+			reasons = append(reasons, fmt.Errorf("its network namespace: %w", explain(err)))
+		case r == s.host:
+			shared = true
+		case w.HostNetwork:
+			reasons = append(reasons, fmt.Errorf("it is said to be in the host's network namespace, and %s is another one", path))
+			fallthrough
+		default:
+			shared = false
+			reasons = append(reasons, s.room(ctx, r, w.Name))
+		}
+	}
+	switch {
+	case shared:
+		g, err := findCgroup(w)
+		if errors.Is(err, fs.ErrNotExist) && path != "" {
+			break // it has ended meanwhile
+		}
+		if err != nil {
+			reasons = append(reasons, fmt.Errorf("it is in the host's network namespace, and its control group cannot be told from others: %w", err))
+			break
+		}
+		s.group = append(s.group, g)
+	case path == "" && len(w.Bridges) == 0:
+		reasons = append(reasons, errors.New("nothing is known of it that could be cut off: no process, network namespace or bridge"))
+	}
+	s.subjects = append(s.subjects, subject{w, shared})
+	if err := errors.Join(reasons...); err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// room adds a namespace, and what its interfaces are joined to on the host.
+func (s *survey) room(ctx context.Context, r *room, name string) error {
+	for _, other := range s.rooms {
+		if other.room == r {
+			other.names = append(other.names, name)
+			return nil
+		}
+	}
+	in := &inside{room: r, names: []string{name}}
+	s.rooms = append(s.rooms, in)
+	links, err := r.links(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, l := range links {
+		if l.loop {
+			continue
+		}
+		in.devices = append(in.devices, l)
+		outside, ok := s.wiring.other(l)
+		if !ok {
+			continue
+		}
+		bridge, ok := s.wiring.byIndex(outside.master)
+		if !ok {
+			s.names = append(s.names, outside.name)
+			continue
+		}
+		s.ports = append(s.ports, outside.name)
+		errs = append(errs, s.bridge(bridge.name))
+	}
+	return errors.Join(errs...)
+}
+
+// bridge adds a bridge and its ports.
+func (s *survey) bridge(name string) error {
+	if len(name) >= unix.IFNAMSIZ || name == "" {
+		return fmt.Errorf("bridge %q: no interface can be called so", name)
+	}
+	l, ok := s.wiring.byName(name)
+	if !ok {
+		s.names = append(s.names, name) // for when there is
+		return nil
+	}
+	if l.kind != "bridge" {
+		return fmt.Errorf("bridge %s is a %q, and may carry the host's own packets", name, l.kind)
+	}
+	if up, ok := s.wiring.uplink(l); ok {
+		return fmt.Errorf("bridge %s carries the host's own packets, by %s: it is cut at the ports of the workload alone, and a restart opens it", name, up.name)
+	}
+	s.names = append(s.names, name)
+	for _, port := range s.wiring.ports(l) {
+		s.ports = append(s.ports, port.name)
+	}
+	return nil
+}
+
+func (s *survey) finish() {
+	for _, names := range []*[]string{&s.names, &s.ports} {
+		slices.Sort(*names)
+		*names = slices.Compact(*names)
+	}
+}
