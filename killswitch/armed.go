@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/managemyclaw/hardshell/audit/trail"
 )
 
 // ArmedSchema is the schema of [Armed].
@@ -263,8 +265,11 @@ func (a *Armed) find(s *Switch) {
 	if !s.cfg.Key.usable() {
 		add("there is no key: receipts are not signed")
 	}
-	if s.cfg.Trail == nil {
-		add("there is no trail")
+	if s.cfg.Trail == trail.Discard {
+		add("there is no trail: nobody can tell afterwards what was done")
+	}
+	if !HasResetSecret(s.cfg.Dir, s.cfg.Agent) {
+		add("no second secret is set: once stopped, the agent could not be reset")
 	}
 	if err := s.fence.usable(); err != nil {
 		add("the fence cannot be relied on: %s", problem(err))

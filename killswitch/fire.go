@@ -52,8 +52,9 @@ func (s *Switch) fire(ctx context.Context, req Request) (*Receipt, error) {
 	s.mu.Lock()
 	k, joined := s.running, s.running != nil
 	if !joined {
-		k = newKill(s, req)
+		k = newKill(s, req, s.targets)
 		s.running = k
+		s.fires++
 	}
 	k.requests++
 	s.mu.Unlock()

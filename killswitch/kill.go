@@ -23,6 +23,7 @@ const storeTimeout = time.Second
 // A kill is one run of [Switch.Fire], for all who ask for it meanwhile.
 type kill struct {
 	s       *Switch
+	targets []*target
 	request Request       // the first
 	fenced  chan struct{} // closed once the epoch is known
 	done    chan struct{}
@@ -34,8 +35,8 @@ type kill struct {
 	stored  error
 }
 
-func newKill(s *Switch, req Request) *kill {
-	return &kill{s: s, request: req, fenced: make(chan struct{}), done: make(chan struct{})}
+func newKill(s *Switch, req Request, targets []*target) *kill {
+	return &kill{s: s, targets: targets, request: req, fenced: make(chan struct{}), done: make(chan struct{})}
 }
 
 func (k *kill) run(ctx context.Context) {
@@ -43,7 +44,9 @@ func (k *kill) run(ctx context.Context) {
 	began := k.request.Time
 	defer func() {
 		s.mu.Lock()
-		s.running = nil
+		if s.running == k {
+			s.running = nil
+		}
 		s.mu.Unlock()
 		close(k.done)
 	}()
@@ -60,7 +63,7 @@ func (k *kill) run(ctx context.Context) {
 	// Neither errgroup.WithContext, which would cut off the others when one
 	// fails, nor a limit, by which one that hangs would hold up the others.
 	var g errgroup.Group
-	for i, t := range s.targets {
+	for i, t := range k.targets {
 		g.Go(func() error {
 			k.set(i, t.safely(ctx, since, before[t.Name], func(r TargetResult) {
 				k.set(i, r)
@@ -70,6 +73,7 @@ func (k *kill) run(ctx context.Context) {
 		})
 	}
 	_ = g.Wait() // the functions return nil
+	k.stillFenced(ctx)
 
 	k.mu.Lock()
 	k.receipt.Whole, k.receipt.Elapsed = true, time.Since(began)
@@ -122,9 +126,9 @@ func (k *kill) engage(ctx context.Context, began time.Time) (FenceState, map[str
 	k.receipt = Receipt{
 		Schema: ReceiptSchema, Agent: s.cfg.Agent, Epoch: state.Epoch, Reason: state.Reason, Fired: state.Time.UTC().Round(0),
 		Request: k.request, Requests: 1, Runs: runs + 1, Fence: fence, Returned: returned,
-		Trail: TrailResult{Error: "it has not answered"}, Targets: make([]TargetResult, len(s.targets)),
+		Trail: TrailResult{Error: "it has not answered"}, Targets: make([]TargetResult, len(k.targets)),
 	}
-	for i, t := range s.targets {
+	for i, t := range k.targets {
 		k.receipt.Targets[i] = TargetResult{Name: t.Name, Objects: []ObjectResult{}, Open: []Open{}, Tried: []Attempt{}, Observers: []LookResult{}}
 	}
 	close(k.fenced)
@@ -132,6 +136,24 @@ func (k *kill) engage(ctx context.Context, began time.Time) (FenceState, map[str
 		state.Time = began // with the reading of the clock that cannot be set
 	}
 	return state, before
+}
+
+// stillFenced engages the fence again if somebody has released it while the
+// agent was being stopped.
+func (k *kill) stillFenced(ctx context.Context) {
+	s := k.s
+	if !s.released() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.FenceTimeout)
+	defer cancel()
+	_, err := s.fence.engage(ctx, FenceState{Agent: s.cfg.Agent, Reason: k.request.Reason, Time: time.Now()}, s.lastEpoch)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.receipt.Fence = FenceResult{Error: "it was released while the agent was being stopped, and engaged again in another epoch"}
+	if err != nil {
+		k.receipt.Fence.Error += ": " + problem(err)
+	}
 }
 
 // lastEpoch returns the last epoch of which there is a receipt.

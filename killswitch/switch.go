@@ -121,10 +121,15 @@ type Switch struct {
 	fence   *Fence
 	disk    disk
 
-	mu       sync.Mutex
-	running  *kill                  // the kill under way
-	last     *Receipt               // of this process
-	prepared map[string]Preparation // the last of each
+	amending sync.Mutex // of the last receipt, by Hold
+
+	mu        sync.Mutex
+	running   *kill    // the kill under way
+	last      *Receipt // of this process
+	fires     int      // kills so far
+	acting    int      // of Hold
+	resetting bool
+	prepared  map[string]Preparation // the last of each
 }
 
 // New returns a switch. It looks at the configuration alone: a directory that

@@ -1,0 +1,3 @@
+package killswitch_test
+
+func child() {}
