@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -93,6 +92,8 @@ type Log struct {
 type batch struct {
 	entries []entry
 	bytes   int
+	want    int           // how many are waited for, if any
+	enough  chan struct{} // closed when there are so many
 	taken   chan struct{} // closed when no more can be added
 	done    chan struct{} // closed when first and err are set
 	first   int64         // number of the first record
@@ -106,7 +107,7 @@ type entry struct {
 }
 
 func newBatch() *batch {
-	return &batch{taken: make(chan struct{}), done: make(chan struct{})}
+	return &batch{enough: make(chan struct{}), taken: make(chan struct{}), done: make(chan struct{})}
 }
 
 // Create makes an empty log in dir, which it creates if it is not there, and
@@ -226,6 +227,9 @@ func (l *Log) enqueue(ctx context.Context, x entry) (*batch, int, error) {
 			i := len(b.entries)
 			b.entries = append(b.entries, x)
 			b.bytes += len(x.json)
+			if i+1 == b.want {
+				close(b.enough)
+			}
 			l.mu.Unlock()
 			if i == 0 {
 				l.wake <- struct{}{}
@@ -279,20 +283,22 @@ const maxPatience = time.Millisecond
 // them there the write need not be repeated for the rest. To wait for them a
 // fraction of the time of a write costs little, also where they do not come.
 func (l *Log) take(expect int, patience time.Duration) *batch {
-	for start := time.Now(); ; {
-		l.mu.Lock()
-		now := len(l.next.entries)
-		l.mu.Unlock()
-		if now >= expect || time.Since(start) > patience {
-			break
-		}
-		runtime.Gosched()
-	}
 	l.mu.Lock()
+	defer l.mu.Unlock()
 	b := l.next
+	if len(b.entries) < expect && patience > 0 {
+		b.want = expect
+		l.mu.Unlock()
+		enough := time.NewTimer(patience)
+		select {
+		case <-b.enough:
+		case <-enough.C:
+		}
+		enough.Stop()
+		l.mu.Lock()
+	}
 	l.next = newBatch()
 	l.next.entries = make([]entry, 0, len(b.entries))
-	l.mu.Unlock()
 	close(b.taken)
 	return b
 }

@@ -48,12 +48,15 @@ var secretNames = []string{
 	"privatekey", "accesskey", "sessionkey", "signature", "otp",
 }
 
-// secretStarts are how secrets begin that are recognized anywhere, and the
-// number of letters that must follow.
-var secretStarts = []struct {
+// A secretStart is how a secret begins, and the number of letters that must
+// follow.
+type secretStart struct {
 	text string
 	more int
-}{
+}
+
+// secretStarts are of the secrets that are recognized anywhere.
+var secretStarts = []secretStart{
 	{"ghp_", 20},
 	{"gho_", 20},
 	{"ghs_", 20},
@@ -86,13 +89,15 @@ var secretStarts = []struct {
 	{"PRIVATE+KEY+", 8},
 }
 
-// startBytes are the first bytes of secretStarts and of a PEM header.
-var startBytes = func() (set [256]bool) {
+// startsBy are the secretStarts by their first byte; startBytes are those first
+// bytes, and that of a PEM header.
+var startsBy, startBytes = func() (by [256][]secretStart, set [256]bool) {
 	for _, s := range secretStarts {
+		by[s.text[0]] = append(by[s.text[0]], s)
 		set[s.text[0]] = true
 	}
 	set['-'] = true
-	return set
+	return by, set
 }()
 
 // Text returns s with what looks like a secret replaced.
@@ -135,7 +140,7 @@ func secretAt(s string) (keep, end int) {
 		}
 		return 0, len(s)
 	}
-	for _, start := range secretStarts {
+	for _, start := range startsBy[s[0]] {
 		if !strings.HasPrefix(s, start.text) {
 			continue
 		}
