@@ -55,6 +55,8 @@ type program struct {
 	probeToken  string
 }
 
+const defaultStateDir = "/var/lib/hardshell"
+
 // A usageError is a command line that makes no sense.
 type usageError string
 
@@ -76,7 +78,7 @@ func (p *program) parse(command string, args []string, more func(*flag.FlagSet))
 	fs.Func("writable", "`PATH` in the container that may be writable beside OpenClaw's own state; may be\ngiven several times", p.addWritable)
 	fs.Func("allow", "`PORT[/PROTOCOL][@SENDER][%INTERFACE]` of a container that may be reached from outside, such\nas 443, or 18789/tcp@100.64.0.0/10%tailscale0; may be given several times", p.addAllow)
 	fs.Func("publish", "`ADDRESS` besides loopback that the agent's ports may be published on, such as this\nmachine's own in the tailnet; may be given several times", p.addPublish)
-	fs.StringVar(&p.stateDir, "state-dir", "/var/lib/hardshell", "`DIR` for journals, and for the trails in which everything is recorded")
+	fs.StringVar(&p.stateDir, "state-dir", defaultStateDir, "`DIR` for journals, and for the trails in which everything is recorded")
 	fs.StringVar(&p.pins, "pins", "", "`DIR` for the checkpoints that pin the trails, and the public keys to verify them by: best\non another machine's disk; without it, the one of --state-dir")
 	fs.StringVar(&waivers, "waivers", "", "`FILE` of violations that somebody answers for; harden closes them all the same")
 	fs.StringVar(&p.format, "format", "text", "text, json, sarif or junit")

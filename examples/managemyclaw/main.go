@@ -8,11 +8,19 @@
 //	managemyclaw firewall recover|restore|watch
 //	managemyclaw gateway --policy FILE --composio-key-file FILE
 //	managemyclaw gateway token
+//	managemyclaw trail verify|pin|tail|export|prove
 //
 // The gateway stands between agents and Composio, and lets through what the
 // policy allows. A breaker that trips there stops the agent for good: a file in
 // the state directory fences it off, also after a restart, until somebody who
 // has looked removes it. On SIGHUP the policy is read anew.
+//
+// What the gateway lets through or denies, and what the program changes, is
+// recorded in two trails in the state directory, which nobody can change unseen:
+// what cannot be recorded is not done, undoing excepted. Every record is pinned
+// soon after it was made. Whoever owns the machine can replace what is pinned
+// too, and so --pins names a place on another. An audit, and a plan, are
+// recorded only where there is a trail: what only looks begins none.
 //
 // What agents hold and may use is audited as far as the flags say what there
 // is: --policy, --composio-key-file, --gateway-url and --probe-token-file.
@@ -55,6 +63,7 @@ const usage = `usage: managemyclaw COMMAND [flags]
   confirm          keep a change of the firewall, from a session that was opened after it
   firewall         what runs when the machine starts: recover, restore and watch
   gateway          stand between agents and Composio; gateway token makes a token for an agent
+  trail            verify, pin, show, export and prove what was recorded
 
 Flags of a command: managemyclaw COMMAND -h
 Exit status: 0 all pass, 1 something fails, 2 wrong usage, 3 nothing fails but something is unknown
@@ -82,6 +91,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		code, err = p.firewall(ctx, args[1:])
 	case "gateway":
 		code, err = p.gateway(ctx, args[1:])
+	case "trail":
+		code, err = p.trailCommand(ctx, args[1:])
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return exitPass
