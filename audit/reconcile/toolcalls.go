@@ -3,6 +3,7 @@ package reconcile
 import (
 	"cmp"
 	"iter"
+	"math"
 	"slices"
 	"strings"
 )
@@ -180,7 +181,11 @@ func (x *run) claim(through []asked, byTool map[string][]*call, fits func(*asked
 			if q.digest != 0 && c.digest != 0 && q.digest != c.digest && x.inWindow(c.begin) {
 				f := x.about(OtherArguments, SideOpenClaw, c)
 				f.ToolCallID = q.id
-				x.found(f)
+				lacking := SideOpenClaw // of the call that fits better, perhaps
+				if !x.whole[SideTrail] {
+					lacking = SideTrail
+				}
+				x.lacks(f, lacking, math.MinInt64)
 			}
 			break
 		}

@@ -142,10 +142,17 @@ func (s *session) take(data []byte, written time.Time) error {
 	}
 	waiting := s.waiting[e.result.callID]
 	if len(waiting) == 0 {
-		return nil // its call was compacted away: the activity log has it
+		// OpenClaw does not keep every call that it keeps the result of, such
+		// as that of a tool that it does not have.
+		if err := s.call(&e, asked{ID: e.result.callID, Name: e.result.tool}); err != nil {
+			return err
+		}
+		waiting = s.waiting[e.result.callID]
 	}
 	c := &s.calls[waiting[0]]
-	s.waiting[e.result.callID] = waiting[1:]
+	if s.waiting[e.result.callID] = waiting[1:]; len(waiting) == 1 {
+		delete(s.waiting, e.result.callID)
+	}
 	if !c.InActivity || c.Status == "" || e.result.status == StatusBlocked {
 		c.Status = e.result.status
 	}
