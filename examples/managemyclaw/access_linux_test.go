@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/managemyclaw/hardshell/audit"
+	"github.com/managemyclaw/hardshell/composio"
 	"github.com/managemyclaw/hardshell/harden"
 	"github.com/managemyclaw/hardshell/harden/openclaw"
 	"github.com/managemyclaw/hardshell/internal/lab"
@@ -100,12 +101,16 @@ func (w *world) gateway(t *testing.T) {
 	}
 	o := w.program(t, "harden", name, flags...)
 	hardened := parse(t, o.stdout)
-	for _, p := range []harden.Point{harden.PointComposioOAuth, harden.PointVault, harden.PointToolAllowlists} {
+	for _, p := range []harden.Point{harden.PointComposioOAuth, harden.PointVault, harden.PointAuditTrail, harden.PointToolAllowlists} {
 		if got := hardened.Points[p-1].Status; got != harden.StatusPass {
 			t.Errorf("%v: %v\n%s", p, got, o.stderr)
 		}
 	}
+	if res := result(t, hardened, "access.trail_fresh"); res.Level != harden.LevelProbed {
+		t.Errorf("the gateway was not asked: %+v", res.Evidence)
+	}
 	s.want(t, "GMAIL_FETCH_EMAILS", http.StatusOK)
+	w.roundTheGateway(t, f, look)
 
 	// Of a gateway that has stopped the agent nobody can say what it offers.
 	for range 3 {
@@ -115,5 +120,21 @@ func (w *world) gateway(t *testing.T) {
 	s.want(t, "GMAIL_FETCH_EMAILS", http.StatusForbidden)
 	if res := result(t, look(), "access.tools_offered"); res.Status == harden.StatusPass {
 		t.Error("a gateway that offers nothing passes")
+	}
+}
+
+// What is executed with Composio's key, and not through the gateway, is in no
+// trail: that it may still come there is all that can be said for it.
+func (w *world) roundTheGateway(t *testing.T, f *office, look func() *audit.Report) {
+	t.Helper()
+	if r := look(); r.Points[harden.PointAuditTrail-1].Status != harden.StatusPass {
+		t.Errorf("%+v", result(t, r, "access.trail_complete"))
+	}
+	_, err := f.composio.Client().Execute(t.Context(), composio.Call{Tool: "GMAIL_FETCH_EMAILS", Version: toolVersion, UserID: "ann"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res := result(t, look(), "access.trail_complete"); res.Status == harden.StatusPass || !strings.Contains(res.Detail, "audit again") {
+		t.Errorf("%v %s %+v", res.Status, res.Detail, res.Evidence)
 	}
 }

@@ -96,15 +96,18 @@ func (p *program) fix(ctx context.Context, checks []harden.Check) (holds bool, e
 		return false, fmt.Errorf("%w (name another directory with --state-dir)", err)
 	}
 	record := p.trail()
+	if err := record.ready(ctx); err != nil {
+		return false, fmt.Errorf("nothing is changed, for it cannot be recorded: %w", err)
+	}
 	width, _ := terminalWidth(p.stderr)
 	var unrecorded error
 	announce := func(r harden.Result, plan harden.Plan) bool {
-		writePlan(p.stderr, width, plan)
-		if unrecorded == nil {
-			unrecorded = record.record(ctx, planEvents(p.operator(), r, plan)...)
-		}
-		if unrecorded != nil { // and so it is not made
+		if unrecorded != nil {
 			return false
+		}
+		writePlan(p.stderr, width, plan)
+		if unrecorded = record.record(ctx, planEvents(p.operator(), r, plan)...); unrecorded != nil {
+			return false // what cannot be recorded is not made
 		}
 		fmt.Fprint(p.stderr, "\nMaking the change. It is undone unless it proves good, and if you interrupt it.\n\n")
 		return true

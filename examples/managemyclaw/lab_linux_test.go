@@ -236,6 +236,24 @@ func (w *world) waivers(t *testing.T) {
 	if r := parse(t, o.stdout); r.Score.Failed != 0 || r.Score.Waived < 3 {
 		t.Errorf("score %+v", r.Score)
 	}
+	// They are on record where there is one; an audit begins none.
+	d := newDesk(t, 1)
+	runProgram(t, w.args("security-audit", name, d.state, "--waivers", write())...).want(t, exitFail, "", "")
+	counted := 0
+	recs := records(t, d.state)
+	for _, rec := range recs {
+		if e := rec.Event; e.Kind == trail.KindWaiver && e.Attrs["owner"] == "ops@example.com" && e.Message == "a test" && e.Subject != "" {
+			counted++
+		}
+	}
+	if counted < 3 || recs[len(recs)-1].Event.Kind != trail.KindAudit {
+		t.Errorf("%d waivers on record: %+v", counted, recs)
+	}
+	before := len(recs)
+	runProgram(t, w.args("harden", name, d.state, "--plan")...)
+	if recs = records(t, d.state); len(recs) == before || recs[before].Event.Kind != trail.KindRemedyPlan {
+		t.Error("the plan that was shown is not on record")
+	}
 	waivers[0].Expires = time.Now().Add(-time.Hour)
 	w.program(t, "security-audit", name, "--waivers", write()).want(t, exitFail, "expired", "")
 }
@@ -471,6 +489,15 @@ func (w *world) noPlaceForState(t *testing.T) {
 	}
 	runProgram(t, w.args("harden", name, filepath.Join(file, "state"))...).want(t, exitFail, "", "--state-dir")
 	runProgram(t, w.args("harden", name, "/proc/nowhere")...).want(t, exitFail, "", "--state-dir")
+
+	// Nor where the record of what was done before is not sound.
+	cut := newDesk(t, 3)
+	segment, data := cut.segment(t)
+	put(t, segment, data[:len(data)/2])
+	runProgram(t, w.args("harden", name, cut.state)...).want(t, exitFail, "", "nothing is changed, for it cannot be recorded: trail: ")
+	full := t.TempDir()
+	put(t, filepath.Join(full, "trail"), nil)
+	runProgram(t, w.args("harden", name, full)...).want(t, exitFail, "", "nothing is changed")
 	if now := w.docker(t, "inspect", "-f", "{{.Id}} {{.State.StartedAt}}", name); now != id {
 		t.Errorf("it was changed: %s, before %s", now, id)
 	}
@@ -557,6 +584,11 @@ func (w *world) killed(t *testing.T) {
 	w.cutOff(t, name, state, syscall.SIGKILL)
 	if _, err := w.Docker(t.Context(), "inspect", name); err == nil {
 		t.Error("it was not killed when there was no container of that name")
+	}
+	// What it was about to do is on record, and that is all there is of it.
+	recs := records(t, state)
+	if last := recs[len(recs)-1].Event; last.Kind != trail.KindRemedyApply || last.Outcome != trail.OutcomeBegin {
+		t.Errorf("the last record: %+v", last)
 	}
 	runProgram(t, w.args("security-audit", name, state)...).want(t, exitFail, "cut off", "")
 	runProgram(t, w.args("harden", name, state, "--plan")...).want(t, exitFail, "cut off", "")

@@ -54,6 +54,17 @@ func (p *program) trail() *diary {
 // Record implements [trail.Recorder].
 func (d *diary) Record(ctx context.Context, e trail.Event) error { return d.record(ctx, e) }
 
+// ready makes sure that something can be recorded.
+func (d *diary) ready(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	log, _, err := d.open(ctx)
+	if err != nil {
+		return err
+	}
+	return log.Close()
+}
+
 // record records events, and pins the last.
 func (d *diary) record(ctx context.Context, events ...trail.Event) (err error) {
 	d.mu.Lock()
