@@ -12,6 +12,10 @@
 // key, nor notice by itself that its end is gone. So give its checkpoints to a
 // [Witness] elsewhere, with [Log.Witness], and verify against them.
 //
+// A key that is old, or known to others, is replaced by [Log.HandOver]: the log
+// ends, and another continues it. [Verifier.VerifyChain] follows from the key of
+// any of them to all.
+//
 // Secrets are removed before anything is hashed: see [Redactor]. Package
 // trailtest is the conformance kit for other Recorders, package witness pins
 // checkpoints over HTTP. [Lines] is a plain log for those who want no more.

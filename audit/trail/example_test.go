@@ -298,3 +298,49 @@ func ExampleRedactor_Text() {
 	// Output:
 	// the password is [redacted], the header Authorization: Bearer [redacted]
 }
+
+// A key is replaced: the log ends, and another, signed by the new key, continues
+// it. Those who know only the old key can follow, and those who know only the new
+// one find any change in the old log, also by a thief of its key.
+func ExampleLog_HandOver() {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "trail")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	old, err1 := trail.GenerateKey("trail.example.com/agent-1/2026")
+	next, err2 := trail.GenerateKey("trail.example.com/agent-1/2027")
+	log, err3 := trail.Create(filepath.Join(dir, "2026"), old, trail.Config{})
+	if err := errors.Join(err1, err2, err3); err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := log.Record(ctx, trail.Event{Kind: trail.KindDrill, Outcome: trail.OutcomeOK}); err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := next.WriteFile(filepath.Join(dir, "2027.key")); err != nil {
+		fmt.Println(err)
+		return
+	}
+	log, err = log.HandOver(ctx, filepath.Join(dir, "2027"), next, trail.Config{})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer log.Close()
+
+	// Anywhere, with the old key.
+	v := trail.Verifier{Key: old.Public(), Live: true}
+	logs, err := v.VerifyChain(ctx, os.DirFS(filepath.Join(dir, "2026")), os.DirFS(filepath.Join(dir, "2027")))
+	for _, sum := range logs {
+		fmt.Println(sum.Key.Name(), sum.Records)
+	}
+	fmt.Println(err)
+	// Output:
+	// trail.example.com/agent-1/2026 2
+	// trail.example.com/agent-1/2027 1
+	// <nil>
+}

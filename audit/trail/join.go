@@ -28,7 +28,7 @@ type joiner struct {
 }
 
 func (j *joiner) join(ctx context.Context) (Summary, error) {
-	j.known, j.all, j.sum.First = true, true, -1
+	j.known, j.all, j.sum.First, j.sum.Key = true, true, -1, j.v.Key
 	j.roots = map[int64]Hash{0: j.tree.root()}
 	last := &j.results[len(j.results)-1]
 	for i := range j.parts {

@@ -1,6 +1,7 @@
 package trail
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -110,6 +111,16 @@ func newBatch() *batch {
 	return &batch{enough: make(chan struct{}), taken: make(chan struct{}), done: make(chan struct{})}
 }
 
+// add adds x and returns its place.
+func (b *batch) add(x entry) int {
+	b.entries = append(b.entries, x)
+	b.bytes += len(x.json)
+	if len(b.entries) == b.want {
+		close(b.enough)
+	}
+	return len(b.entries) - 1
+}
+
 // Create makes an empty log in dir, which it creates if it is not there, and
 // opens it. It returns an error wrapping [io/fs.ErrExist] if there is a log.
 func Create(dir string, key *Key, c Config) (*Log, error) {
@@ -131,6 +142,7 @@ func Create(dir string, key *Key, c Config) (*Log, error) {
 //     been taken away;
 //   - [ErrLocked] if it is in use;
 //   - [ErrKey] if another key signed it;
+//   - [ErrHandedOver] if another log continues it;
 //   - a [*DamageError] if it is damaged where that is seen, or does not extend
 //     a pinned checkpoint.
 func Open(dir string, key *Key, c Config) (*Log, error) {
@@ -177,25 +189,19 @@ func (l *Log) Append(ctx context.Context, e Event) (int64, error) {
 }
 
 func (l *Log) append(ctx context.Context, e Event) (int64, error) {
+	return l.appendOwn(ctx, l.redact.Event(e))
+}
+
+// appendOwn is append of what has no secret.
+func (l *Log) appendOwn(ctx context.Context, e Event) (int64, error) {
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("trail: record %s: %w", e.Kind, err)
 	}
-	if e.Time.IsZero() {
-		e.Time = time.Now()
-	}
-	e.Time = e.Time.UTC()
-	e = l.redact.Event(e)
-	if err := e.Validate(); err != nil {
+	x, err := newEntry(e)
+	if err != nil {
 		return 0, err
 	}
-	data, err := json.Marshal(wire{EventVersion, plain(e)})
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", ErrInvalidEvent, err)
-	}
-	if len(data) > MaxRecord-64 {
-		return 0, fmt.Errorf("%w: %s: %d bytes: the most is %d", ErrInvalidEvent, e.Kind, len(data), MaxRecord-64)
-	}
-	b, i, err := l.enqueue(ctx, entry{data, timeOf(&e)})
+	b, i, err := l.enqueue(ctx, x)
 	if err != nil {
 		return 0, fmt.Errorf("trail: record %s: %w", e.Kind, err)
 	}
@@ -208,6 +214,24 @@ func (l *Log) append(ctx context.Context, e Event) (int64, error) {
 		return 0, fmt.Errorf("trail: record %s: %w", e.Kind, b.err)
 	}
 	return b.first + int64(i), nil
+}
+
+func newEntry(e Event) (entry, error) {
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	e.Time = e.Time.UTC()
+	if err := e.Validate(); err != nil {
+		return entry{}, err
+	}
+	data, err := json.Marshal(wire{EventVersion, plain(e)})
+	if err != nil {
+		return entry{}, fmt.Errorf("%w: %w", ErrInvalidEvent, err)
+	}
+	if len(data) > MaxRecord-64 {
+		return entry{}, fmt.Errorf("%w: %s: %d bytes: the most is %d", ErrInvalidEvent, e.Kind, len(data), MaxRecord-64)
+	}
+	return entry{data, timeOf(&e)}, nil
 }
 
 // enqueue adds x to the next batch and returns its place there. It waits while
@@ -224,12 +248,7 @@ func (l *Log) enqueue(ctx context.Context, x entry) (*batch, int, error) {
 			l.mu.Unlock()
 			return nil, 0, l.failed
 		case b.bytes < maxBatchBytes:
-			i := len(b.entries)
-			b.entries = append(b.entries, x)
-			b.bytes += len(x.json)
-			if i+1 == b.want {
-				close(b.enough)
-			}
+			i := b.add(x)
 			l.mu.Unlock()
 			if i == 0 {
 				l.wake <- struct{}{}
@@ -327,6 +346,33 @@ func (l *Log) Close() error {
 	if n > 0 {
 		<-waiting.done
 	}
+	return l.finish()
+}
+
+// end records e after everything else, and closes the log.
+func (l *Log) end(ctx context.Context, e Event) error {
+	x, err := newEntry(e)
+	if err = errors.Join(ctx.Err(), err); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	if err := l.failed; l.closed || err != nil {
+		l.mu.Unlock()
+		return cmp.Or(err, ErrClosed)
+	}
+	l.closed = true
+	b := l.next
+	i := b.add(x)
+	l.mu.Unlock()
+	if i == 0 {
+		l.wake <- struct{}{}
+	}
+	<-b.done
+	return errors.Join(b.err, l.finish())
+}
+
+// finish closes the files once nothing is left to be written.
+func (l *Log) finish() error {
 	close(l.wake)
 	<-l.ended
 	if err := l.closer(); err != nil {

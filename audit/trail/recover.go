@@ -196,6 +196,13 @@ func (s *store) openLast(p part, salvage bool) error {
 		good, from, to = *w, x.from, x.to
 		return nil
 	}
+	indexed, handed, handedTo := w.visit, int64(-1), ""
+	w.visit = func(seq, off int64, h Hash, stored []Hash, payload []byte) error {
+		if to := handedIn(payload); to != "" {
+			handed, handedTo = seq, to
+		}
+		return indexed(seq, off, h, stored, payload)
+	}
 	err = w.run(noContext)
 	damage, bad := errors.AsType[*DamageError](err)
 	switch {
@@ -206,6 +213,9 @@ func (s *store) openLast(p part, salvage bool) error {
 	}
 	if err := s.checkSigned(&good); err != nil {
 		return err
+	}
+	if handed >= 0 && handed == good.last.Size-1 {
+		return fmt.Errorf("%w: to %s", ErrHandedOver, handedTo)
 	}
 	s.tree, s.last, s.size, s.active = good.tree, good.last, good.sealed, x
 	x.cut(good.last.Size, from, to)

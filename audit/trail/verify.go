@@ -40,6 +40,7 @@ type Verifier struct {
 
 // A Summary is what a [Verifier] has found to be sound.
 type Summary struct {
+	Key        PublicKey  // by which it was verified
 	Checkpoint Checkpoint // the last one: it covers all that follows
 
 	First    int64 // the first record that is there
