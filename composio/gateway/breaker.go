@@ -24,6 +24,8 @@ type standing struct {
 	attempt window // calls of destructive tools
 	trip    *Trip
 	stopped string // why Deny was called; "" if it was not
+	held    bool   // by a Halt
+	holds   int    // how often it was told to
 }
 
 func newStanding() *standing { return &standing{windows: make(map[composio.Class]*window)} }
@@ -68,7 +70,7 @@ func (s *standing) haltedLocked() *denial {
 	switch {
 	case s.trip != nil:
 		return deny(ReasonTripped, "the agent has made more destructive calls than it may (%v), and is denied everything until a person resets its breaker", s.trip.Limit)
-	case s.stopped != "":
+	case s.stopped != "" || s.held:
 		return deny(ReasonStopped, "the agent was stopped")
 	}
 	return nil
