@@ -36,7 +36,9 @@
 // engine or a file that another workload reads. What the kernel had sent already. What
 // a process with privileges over the rules takes back: in a network namespace
 // CAP_NET_ADMIN does, in the host's CAP_NET_RAW suffices, since nothing that
-// filters packet sockets there knows control groups. Sockets that a workload in
+// filters packet sockets there knows control groups. What comes by a cable that
+// the host's interfaces are passed by on (macvlan), a packet socket hears before
+// it is dropped. Sockets that a workload in
 // the host's namespace was handed by somebody else, as a service manager does:
 // they belong to the control group in which they were made. [Lock.Do] names
 // what it can see of these by an [OpenError]. Freeze or kill the workload too.

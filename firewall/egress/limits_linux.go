@@ -15,13 +15,14 @@ import (
 )
 
 // limits says which workloads can undo or go round the rules, by what their
-// processes may do.
-func limits(p *plan) map[string]string {
+// processes may do; frames has those whose packet sockets are not closed.
+func limits(p *plan, frames map[string]error) map[string]string {
 	open := map[string]string{}
 	for _, s := range p.subjects {
 		if s.PID <= 0 && s.Cgroup == "" {
 			continue
 		}
+		s.frames = frames[s.Name]
 		why, err := s.limits()
 		if err != nil {
 			why = append(why, fmt.Sprintf("what it may do is not known: %v", err))
@@ -44,6 +45,12 @@ func (s subject) limits() (why []string, err error) {
 	}
 	if !s.shared && has(unix.CAP_NET_ADMIN) {
 		why = append(why, "it may take away the rules in its network namespace (CAP_NET_ADMIN)")
+	}
+	if s.frames != nil && has(unix.CAP_NET_RAW) {
+		why = append(why, fmt.Sprintf("it may send frames by packet sockets to its neighbours (CAP_NET_RAW): %v", s.frames))
+	}
+	if s.direct && has(unix.CAP_NET_RAW) {
+		why = append(why, "it may hear by packet sockets what others on the cable send (CAP_NET_RAW)")
 	}
 	if has(unix.CAP_SYS_ADMIN) {
 		why = append(why, "it may enter other namespaces (CAP_SYS_ADMIN)")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 
 	"github.com/google/nftables"
@@ -28,12 +29,15 @@ type inside struct {
 	*room
 	names   []string // of the workloads
 	devices []link   // but loopback
+	direct  bool     // some go past the host's interfaces
 }
 
-// A subject is a workload, and whether its network namespace is the host's.
+// A subject is a workload, and where it is.
 type subject struct {
 	Workload
-	shared bool
+	shared bool  // in the host's network namespace
+	direct bool  // on interfaces that go past those of the host
+	frames error // why its packet sockets are not closed
 }
 
 // Arm prepares what Do will need: the tables of the host, with nothing in them
@@ -71,37 +75,31 @@ func (l *Lock) Do(ctx context.Context) error {
 	l.mu.Lock()
 	first := l.prepared
 	l.mu.Unlock()
-	var errs []error
-	open := map[string]string{}
+	var done cut
+	var failed error
 	if first != nil {
-		errs = append(errs, l.cut(ctx, first, open))
+		done, failed = l.cut(ctx, first)
 	}
 	p, err := l.plan(ctx)
 	if err != nil {
-		if first != nil {
-			for name, why := range first.open {
-				note(open, name, why)
-			}
-			err = fmt.Errorf("what was prepared is cut off, and what there is now is not known: %w", err)
+		if first == nil {
+			return openError(nil, err)
 		}
-		return openError(open, append(errs, err)...)
+		for name, why := range first.open {
+			note(done.open, name, why)
+		}
+		return openError(done.open, failed, fmt.Errorf("what was prepared is cut off, and what there is now is not known: %w", err))
 	}
 	l.keep(p)
 	// Again for all of it: where nothing is new that is cheap, and what
 	// failed may not fail now.
-	open = map[string]string{}
-	if err := l.cut(ctx, p, open); err != nil {
-		errs = append(errs, err)
-	} else {
-		errs = nil
+	done, failed = l.cut(ctx, p)
+	for _, more := range []map[string]string{p.open, limits(p, done.frames)} {
+		for name, why := range more {
+			note(done.open, name, why)
+		}
 	}
-	for name, why := range p.open {
-		note(open, name, why)
-	}
-	for name, why := range limits(p) {
-		note(open, name, why)
-	}
-	return openError(open, errs...)
+	return openError(done.open, failed)
 }
 
 // Refresh is Arm, and Do where the lock is engaged, whichever process engaged
@@ -202,19 +200,20 @@ func (l *Lock) keep(p *plan) {
 	}
 }
 
-// cut carries out a plan, all of it at once, and adds to open what fails.
-func (l *Lock) cut(ctx context.Context, p *plan, open map[string]string) error {
+// A cut is what came of carrying out a plan.
+type cut struct {
+	open   map[string]string // what failed, by workload
+	frames map[string]error  // why packet sockets of a workload are not closed
+}
+
+// cut carries out a plan, all of it at once.
+func (l *Lock) cut(ctx context.Context, p *plan) (cut, error) {
+	// What goes on after the context has ended goes on by itself.
 	var mu sync.Mutex
-	failed := func(names []string, why error) {
-		mu.Lock()
-		defer mu.Unlock()
-		for _, name := range names {
-			note(open, name, why.Error())
-		}
-	}
+	c := cut{map[string]string{}, map[string]error{}}
 	var g together
 	g.run(ctx, func() error {
-		err := l.either(ctx, p.host, func(b *batch) { b.host(p, true) }, hostFamilies, func() error { return p.hostByIPTables(ctx) })
+		_, err := l.either(ctx, p.host, func(b *batch) { b.host(p, true) }, hostFamilies, func() error { return p.hostByIPTables(ctx) })
 		if err != nil {
 			err = fmt.Errorf("rules of the host: %w", err)
 		}
@@ -222,35 +221,48 @@ func (l *Lock) cut(ctx context.Context, p *plan, open map[string]string) error {
 	})
 	for _, r := range p.rooms {
 		g.run(ctx, func() error {
-			err := l.either(ctx, r.room, (*batch).inside, []nftables.TableFamily{nftables.TableFamilyINet}, func() error { return r.insideByIPTables(ctx) })
+			fell, err := l.either(ctx, r.room, (*batch).inside, []nftables.TableFamily{nftables.TableFamilyINet}, func() error { return r.insideByIPTables(ctx) })
 			if err != nil {
-				failed(r.names, fmt.Errorf("rules in its network namespace: %w", err))
+				mu.Lock()
+				defer mu.Unlock()
+				for _, name := range r.names {
+					note(c.open, name, fmt.Sprintf("rules in its network namespace: %v", err))
+				}
 				return fmt.Errorf("rules in %s: %w", r, err)
 			}
-			if !l.IPTables {
-				if err := r.closeDevices(ctx); err != nil {
-					failed(r.names, fmt.Errorf("packet sockets: %w", err))
+			err = errors.New("iptables does not see them")
+			if !fell {
+				err = r.closeDevices(ctx)
+			}
+			if err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				for _, name := range r.names {
+					c.frames[name] = err
 				}
 			}
 			return nil
 		})
 	}
-	return g.wait(ctx)
+	err := g.wait(ctx)
+	mu.Lock()
+	defer mu.Unlock()
+	return cut{maps.Clone(c.open), maps.Clone(c.frames)}, err
 }
 
 // either has nftables do it, or else iptables.
-func (l *Lock) either(ctx context.Context, r *room, byNFT func(*batch), families []nftables.TableFamily, byIPTables func() error) error {
+func (l *Lock) either(ctx context.Context, r *room, byNFT func(*batch), families []nftables.TableFamily, byIPTables func() error) (fell bool, err error) {
 	var refused error
 	if !l.IPTables {
 		if refused = r.flush(ctx, byNFT, families...); refused == nil {
-			return nil
+			return false, nil
 		}
 		refused = fmt.Errorf("nftables: %w", refused)
 	}
 	if err := byIPTables(); err != nil {
-		return errors.Join(refused, err)
+		return true, errors.Join(refused, err)
 	}
-	return nil
+	return true, nil
 }
 
 // together runs functions at once, and does not wait for them longer than for

@@ -92,7 +92,7 @@ func (s *survey) look(ctx context.Context, w Workload) string {
 	if path == "" && w.PID > 0 {
 		path = "/proc/" + strconv.Itoa(w.PID) + "/ns/net"
 	}
-	shared := w.HostNetwork
+	shared, direct := w.HostNetwork, false
 	if path != "" {
 		r, err := s.enter(path)
 		switch {
@@ -107,7 +107,9 @@ func (s *survey) look(ctx context.Context, w Workload) string {
 			fallthrough
 		default:
 			shared = false
-			reasons = append(reasons, s.room(ctx, r, w.Name))
+			in, err := s.room(ctx, r, w.Name)
+			direct = in.direct
+			reasons = append(reasons, err)
 		}
 	}
 	switch {
@@ -124,7 +126,7 @@ func (s *survey) look(ctx context.Context, w Workload) string {
 	case path == "" && len(w.Bridges) == 0:
 		reasons = append(reasons, errors.New("nothing is known of it that could be cut off: no process, network namespace or bridge"))
 	}
-	s.subjects = append(s.subjects, subject{w, shared})
+	s.subjects = append(s.subjects, subject{Workload: w, shared: shared, direct: direct})
 	if err := errors.Join(reasons...); err != nil {
 		return err.Error()
 	}
@@ -132,18 +134,18 @@ func (s *survey) look(ctx context.Context, w Workload) string {
 }
 
 // room adds a namespace, and what its interfaces are joined to on the host.
-func (s *survey) room(ctx context.Context, r *room, name string) error {
+func (s *survey) room(ctx context.Context, r *room, name string) (*inside, error) {
 	for _, other := range s.rooms {
 		if other.room == r {
 			other.names = append(other.names, name)
-			return nil
+			return other, nil
 		}
 	}
 	in := &inside{room: r, names: []string{name}}
 	s.rooms = append(s.rooms, in)
 	links, err := r.links(ctx)
 	if err != nil {
-		return err
+		return in, err
 	}
 	var errs []error
 	for _, l := range links {
@@ -153,6 +155,7 @@ func (s *survey) room(ctx context.Context, r *room, name string) error {
 		in.devices = append(in.devices, l)
 		outside, ok := s.wiring.other(l)
 		if !ok {
+			in.direct = true
 			continue
 		}
 		bridge, ok := s.wiring.byIndex(outside.master)
@@ -163,7 +166,7 @@ func (s *survey) room(ctx context.Context, r *room, name string) error {
 		s.ports = append(s.ports, outside.name)
 		errs = append(errs, s.bridge(bridge.name))
 	}
-	return errors.Join(errs...)
+	return in, errors.Join(errs...)
 }
 
 // bridge adds a bridge and its ports.

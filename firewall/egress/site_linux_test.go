@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
@@ -118,14 +119,16 @@ func (w way) String() string { return w.workload + ": " + w.name }
 
 // site is a lab with a workload of every kind.
 type site struct {
-	*testing.T
+	testing.TB
 	*sinks
 	l    *lab.Lab
 	ways []way
 
 	streams map[string]*lab.Sink // by workload
-	fds     []int
-	closers []func()
+	prober  *Prober
+
+	stricter []string // workloads that the prober names although no way is open
+	closers  []func()
 }
 
 func (s *site) must(err error) {
@@ -241,10 +244,10 @@ var workloadNames = []string{"solo", "duo", "inner", "vlan", "hostly"}
 // newSite fills a lab: solo is on a bridge, duo on two, inner on one that is
 // internal, vlan on a macvlan, and hostly in the host's network. The host asks
 // a name server of its own, so that the engine asks for the containers.
-func newSite(t *testing.T, cfg lab.Config) *site {
+func newSite(t testing.TB, cfg lab.Config) *site {
 	t.Helper()
 	cfg.DockerdArgs = append(cfg.DockerdArgs, "--ipv6", "--fixed-cidr-v6=fd00:d0c::/64", "--ip6tables", "--experimental")
-	s := &site{T: t, sinks: &sinks{seen: map[string]bool{}}, l: labtest.Start(t, cfg), streams: map[string]*lab.Sink{}}
+	s := &site{TB: t, sinks: &sinks{seen: map[string]bool{}}, l: labtest.Start(t, cfg), streams: map[string]*lab.Sink{}}
 	s.must(os.WriteFile(s.l.HostPath("/etc/resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644))
 	s.sh(s.l.Host, "iptables -P FORWARD ACCEPT; ip6tables -P FORWARD ACCEPT")
 	// A bridge then drops nothing for what iptables says.
@@ -293,7 +296,52 @@ func newSite(t *testing.T, cfg lab.Config) *site {
 	s.must(g.Wait())
 	s.docker("network", "connect", "--ip", "172.30.3.10", "--ip6", "fd00:a9e:3::10", "n3", "duo")
 	s.plan()
+	s.prober = &Prober{
+		Source: s.source, NetNS: s.l.Host.NetNS(), Canaries: []netip.Addr{lab.FarAddr4, lab.FarAddr6},
+		Helper: []string{os.Args[0], helperCommand},
+	}
+	t.Cleanup(func() { s.prober.Close() })
 	return s
+}
+
+// helperCommand has the test's program be the helper.
+const helperCommand = "egress-helper"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == helperCommand {
+		if err := ServeHelper(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(m.Run())
+}
+
+// probe has the Prober look, and compares what it says with the truth: whatever has a way
+// open is named, and nothing else is.
+func (s *site) probe(when string, open map[string]bool) {
+	s.Helper()
+	start := time.Now()
+	remaining, err := s.prober.Remaining(s.Context())
+	took := time.Since(start)
+	if err != nil {
+		s.Errorf("%s: probe: %v", when, err)
+	}
+	truth := map[string]bool{"hostly": true} // it may use packet sockets
+	for _, name := range s.stricter {
+		truth[name] = true
+	}
+	for w := range open {
+		name, _, _ := strings.Cut(w, ":")
+		truth[name] = true
+	}
+	for _, name := range workloadNames {
+		if truth[name] != (remaining[name] != "") {
+			s.Errorf("%s: %s is open: %v; the probe says %q", when, name, truth[name], remaining[name])
+		}
+	}
+	s.Logf("%s: probed in %v: %q", when, took, remaining)
 }
 
 // plan lists the ways.
@@ -484,6 +532,7 @@ func (s *site) expectOpen(when string) {
 			}
 		}
 		if len(shut) == 0 {
+			s.probe(when, open)
 			s.Logf("%s: all %d ways are open", when, len(s.ways))
 			return
 		}
@@ -496,13 +545,15 @@ func (s *site) expectClosed(when string, except ...string) {
 	s.Helper()
 	closed, allowed := 0, 0
 	var leaks []string
-	for _, w := range slices.Sorted(maps.Keys(s.try())) {
+	open := s.try()
+	for _, w := range slices.Sorted(maps.Keys(open)) {
 		if slices.ContainsFunc(except, func(e string) bool { return strings.HasPrefix(w, e) || strings.HasSuffix(w, e) }) {
 			allowed++
 			continue
 		}
 		leaks = append(leaks, w)
 	}
+	s.probe(when, open)
 	closed = len(s.ways) - allowed - len(leaks)
 	s.Logf("%s: %d ways are closed, %d open as expected", when, closed, allowed)
 	if len(leaks) > 0 {
