@@ -89,7 +89,7 @@ type Tracker struct {
 	// means what the engine says, or DefaultDataRoot.
 	DataRoot string
 
-	noV2 bool // for tests: be on a machine whose containers are in version 1 alone
+	noV1, noV2, noKill bool // for tests: what the machine's kernel has not
 
 	roll roll
 
@@ -388,15 +388,17 @@ func (t *Tracker) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if t.noV2 {
-		hs = slices.DeleteFunc(hs, func(h hierarchy) bool { return h.v2 })
-	}
+	hs = slices.DeleteFunc(hs, func(h hierarchy) bool { return h.v2 && t.noV2 || !h.v2 && t.noV1 })
 	var errs []error
 	for _, k := range t.list() {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(errs, fmt.Errorf("halt: %w", err))...)
 		}
-		if err := k.open(hs); err != nil {
+		err := k.open(hs)
+		if t.noKill && k.v2 != nil {
+			k.v2.kill = nil
+		}
+		if err != nil {
 			c := k.info()
 			errs = append(errs, fmt.Errorf("halt: %s: %w", c.Object(), err))
 		}

@@ -98,7 +98,7 @@ type verb struct {
 }
 
 // verbs is filled by the files of this package, one for each subject.
-var verbs = merge(fileVerbs, processVerbs, networkVerbs, privilegeVerbs, toolVerbs, escapeVerbs)
+var verbs = merge(fileVerbs, processVerbs, stubbornVerbs, networkVerbs, privilegeVerbs, toolVerbs, escapeVerbs)
 
 func merge(sets ...map[string]verb) map[string]verb {
 	all := map[string]verb{}
