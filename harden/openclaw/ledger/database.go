@@ -49,8 +49,8 @@ var limits = map[int]int{
 	sqlite3.SQLITE_LIMIT_WORKER_THREADS: 0,
 }
 
-func openDatabase(ctx context.Context, name, file string) (d *database, err error) {
-	file, err = filepath.Abs(file)
+func openDatabase(ctx context.Context, name, file string) (*database, error) {
+	file, err := filepath.Abs(file)
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %w", err)
 	}
@@ -64,25 +64,29 @@ func openDatabase(ctx context.Context, name, file string) (d *database, err erro
 		return nil, fmt.Errorf("ledger: open the copy of %s: %w", name, err)
 	}
 	db.SetMaxOpenConns(1)
-	d = &database{name: name, db: db}
-	defer func() {
-		if err != nil {
-			d.close()
-		}
-	}()
-	if d.conn, err = db.Conn(ctx); err != nil {
-		return nil, d.wrap(err)
+	d := &database{name: name, db: db}
+	if err := d.defend(ctx); err != nil {
+		d.close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// defend connects, and bounds what SQLite may do.
+func (d *database) defend(ctx context.Context) (err error) {
+	if d.conn, err = d.db.Conn(ctx); err != nil {
+		return d.wrap(err)
 	}
 	for id, value := range limits {
 		if _, err := sqlite.Limit(d.conn, id, value); err != nil {
-			return nil, d.wrap(err)
+			return d.wrap(err)
 		}
 	}
-	var tables int
+	var tables int // so that the files are open
 	if err := d.conn.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&tables); err != nil {
-		return nil, d.wrap(err)
+		return d.wrap(err)
 	}
-	return d, nil
+	return nil
 }
 
 func (d *database) close() {

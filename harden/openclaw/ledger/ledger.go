@@ -70,7 +70,7 @@ type agent struct {
 // others are read, and ToolCalls ends with the error. The error wraps
 // io/fs.ErrNotExist if there is no state, [ErrBusy] if it changes too fast,
 // and [ErrFormat], [ErrSchema] or [ErrDamaged] if it cannot be read.
-func Open(ctx context.Context, c Config) (l *Ledger, err error) {
+func Open(ctx context.Context, c Config) (*Ledger, error) {
 	if c.FS == nil {
 		return nil, errors.New("ledger: Config.FS is required")
 	}
@@ -83,31 +83,35 @@ func Open(ctx context.Context, c Config) (l *Ledger, err error) {
 	if c.MaxBytes == 0 {
 		c.MaxBytes = DefaultMaxBytes
 	}
-	l = &Ledger{redactor: c.Redactor, taken: time.Now()}
+	dir, err := os.MkdirTemp(c.TempDir, "ledger-")
+	if err != nil {
+		return nil, fmt.Errorf("ledger: make a directory for the copies: %w", err)
+	}
+	l := &Ledger{redactor: c.Redactor, taken: time.Now(), dir: dir}
 	if l.redactor == nil {
 		l.redactor = new(trail.Redactor)
 	}
-	if l.dir, err = os.MkdirTemp(c.TempDir, "ledger-"); err != nil {
-		return nil, fmt.Errorf("ledger: make a directory for the copies: %w", err)
+	if err := l.read(ctx, &c); err != nil {
+		return nil, errors.Join(err, l.Close())
 	}
-	defer func() {
-		if err != nil {
-			_ = l.Close()
-		}
-	}()
+	return l, nil
+}
+
+// read copies and opens all databases.
+func (l *Ledger) read(ctx context.Context, c *Config) (err error) {
 	root := inFS(c.StateDir)
-	if l.state, err = l.copy(ctx, &c, path.Join(root, "state", "openclaw.sqlite"), "state"); err != nil {
-		return nil, err
+	if l.state, err = l.copy(ctx, c, path.Join(root, "state", "openclaw.sqlite"), "state"); err != nil {
+		return err
 	}
 	if err := l.openState(ctx); err != nil {
-		return nil, err
+		return err
 	}
-	files, err := l.agentFiles(ctx, &c, root)
+	files, err := l.agentFiles(ctx, c, root)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for i, f := range files {
-		db, err := l.copy(ctx, &c, f.file, fmt.Sprint("agent-", i))
+		db, err := l.copy(ctx, c, f.file, fmt.Sprint("agent-", i))
 		if err == nil {
 			if err = db.transcripts(ctx); err == nil {
 				l.agents = append(l.agents, agent{f.id, db})
@@ -116,11 +120,11 @@ func Open(ctx context.Context, c Config) (l *Ledger, err error) {
 			db.close()
 		}
 		if ctx.Err() != nil {
-			return nil, err
+			return err
 		}
 		l.gaps = append(l.gaps, fmt.Errorf("agent %q: %w", f.id, err))
 	}
-	return l, nil
+	return nil
 }
 
 // inFS returns an absolute path as [io/fs] has it.

@@ -49,9 +49,13 @@ var errMoved = errors.New("it was written to")
 // log that is copied, as long as that is the same log as before.
 func snapshot(ctx context.Context, fsys fs.FS, name, to string, limit int64) (err error) {
 	for range maxTries {
-		if err = try(ctx, fsys, name, to, limit); !errors.Is(err, errMoved) {
+		// A frame that is written while it is copied looks broken.
+		if err = try(ctx, fsys, name, to, limit); !errors.Is(err, errMoved) && !errors.Is(err, errGap) {
 			return err
 		}
+	}
+	if errors.Is(err, errGap) {
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, name, err)
 	}
 	return fmt.Errorf("%w: %s", ErrBusy, name)
 }
@@ -112,7 +116,7 @@ func try(ctx context.Context, fsys fs.FS, name, to string, limit int64) error {
 	if !bytes.Equal(between, after) || !bytes.Equal(between, copied) {
 		return errMoved
 	}
-	return nil
+	return checkLog(to + "-wal")
 }
 
 // open opens a regular file. OpenClaw's agent can put anything there.

@@ -272,6 +272,7 @@ func (r *reading) live(ctx context.Context, a agent) error {
 		if r.stopped {
 			return nil
 		}
+		var err error
 		switch {
 		case text == nil && packed == nil:
 			err = fmt.Errorf("it is too large, or there is nothing in it (%d characters)", length)
@@ -424,5 +425,20 @@ func (r *reading) rest() {
 			ID: identity(a.agent, a.at, a.n), Time: a.begun, Ended: a.ended, Agent: shorten(a.agent), SessionID: shorten(a.session), RunID: shorten(a.at.run),
 			Tool: shorten(a.tool), Status: a.status, InActivity: true,
 		})
+	}
+}
+
+// Reconcile yields what ToolCalls yields, as package reconcile compares it.
+func (l *Ledger) Reconcile(ctx context.Context, since, until time.Time) iter.Seq2[reconcile.ToolCall, error] {
+	return func(yield func(reconcile.ToolCall, error) bool) {
+		for c, err := range l.ToolCalls(ctx, since, until) {
+			if err != nil {
+				yield(reconcile.ToolCall{}, err)
+				return
+			}
+			if !yield(c.Reconcile(), nil) {
+				return
+			}
+		}
 	}
 }
