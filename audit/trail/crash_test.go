@@ -238,7 +238,7 @@ func TestTruncateEverywhere(t *testing.T) {
 		_, pinErr := v.Verify(t.Context(), m)
 		// To open it takes several writes, so the default run opens some.
 		near := n-end < 3 || n < begin && n%16 == 0 || n == len(data)-1
-		if !long && !near && n%13 != 0 {
+		if !long && !near && n%31 != 0 {
 			if d, ok := errors.AsType[*trail.DamageError](err); !ok || n > begin && d.Kind != trail.DamageTorn {
 				t.Fatalf("cut at %d: %v", n, err)
 			}

@@ -129,6 +129,9 @@ func (x *indexCheck) close() {
 // some returns the next n bytes, or nil if they are not there.
 func (f *frames) some(n int) []byte {
 	if f.limit-f.at < n {
+		if f.buf == nil {
+			f.buf = make([]byte, 16<<10)
+		}
 		if f.fill(n) != nil || f.limit-f.at < n {
 			return nil
 		}

@@ -13,8 +13,8 @@ import (
 // TestLargeLog opens, reads the tail of, proves a record of and verifies a
 // large log: all but the last read a small part of it.
 func TestLargeLog(t *testing.T) {
-	n := 40_000
-	segment := int64(1 << 20)
+	n := 20_000
+	segment := int64(512 << 10)
 	switch {
 	case long:
 		n, segment = 1_000_000, trail.DefaultSegmentBytes

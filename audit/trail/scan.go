@@ -19,6 +19,15 @@ const (
 	maxChunks  = 6
 )
 
+// chunkSize returns how much of f to read at a time.
+func chunkSize(f fs.File) int {
+	info, err := f.Stat()
+	if err != nil {
+		return chunkBytes
+	}
+	return int(min(max(info.Size(), 4096), chunkBytes))
+}
+
 // A scan reads one segment that is as it should be, which nearly all are, as
 // fast as that can be done. It judges alike whoever helps, and names no damage:
 // when anything is not as it should be it says so, and a walker that reads the
@@ -303,7 +312,7 @@ func (v *Verifier) scan(ctx context.Context, fsys fs.FS, p part, wanted chan<- *
 	for _, c := range bySize(v.Pinned) {
 		a.pins = append(a.pins, c.Size)
 	}
-	s := &scan{src: w.frames, next: p.first, size: cmp.Or(v.chunk, chunkBytes)}
+	s := &scan{src: w.frames, next: p.first, size: cmp.Or(v.chunk, chunkSize(f))}
 	defer s.stop()
 	var i inspector
 	for !s.over() {

@@ -347,7 +347,7 @@ func flips() int {
 	case testing.Short():
 		return 300
 	}
-	return 2000
+	return 1000
 }
 
 // TestFlipBits changes one bit anywhere in any file: all are found.

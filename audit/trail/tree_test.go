@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"testing/iotest"
 	"time"
 
@@ -149,6 +150,13 @@ func FuzzSegment(f *testing.F) {
 		f.Add(data[:len(data)-40])
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		v := Verifier{Key: key.Public(), chunk: 1 + len(data)/3}
+		p := part{segment: true}
+		m := fstest.MapFS{p.segmentName(): &fstest.MapFile{Data: data}}
+		want, err := v.walk(t.Context(), m, p, false)
+		if got, ok := v.scan(t.Context(), m, p, nil); ok != (err == nil) || ok && fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+			t.Fatalf("in the fast way: %+v, %t\nin order: %+v, %v", got, ok, want, err)
+		}
 		for _, roots := range []bool{true, false} {
 			w, x := indexing(bytes.NewReader(data), part{})
 			w.roots = roots
