@@ -35,7 +35,7 @@ func TestDemo(t *testing.T) {
 			}
 		}
 	}
-	for _, want := range []string{"▸ Security score: 0/14", "recreate it hardened", "▸ Security score: 11/14", "(second session) Confirmed", "✓ works ", "Nothing is left behind."} {
+	for _, want := range []string{"▸ Security score: 0/14", "recreate it hardened", "▸ Security score: 12/14", "(second session) Confirmed", "✓ works ", "Nothing is left behind."} {
 		if !strings.Contains(text, want) {
 			t.Errorf("not shown: %s", want)
 		}

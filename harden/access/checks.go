@@ -1,12 +1,15 @@
 package access
 
 import (
+	"slices"
+
 	"github.com/managemyclaw/hardshell/harden"
 	"github.com/managemyclaw/hardshell/harden/host"
 )
 
-// Checks returns the checks of points 10, 11, 12 and 14 that c describes. They
-// look at each container, at Composio, at the gateway and at each trail once.
+// Checks returns the checks of points 10 to 14 that c describes. They look at
+// each container, at Composio, at the gateway, at each trail and at each kill
+// switch once.
 func Checks(c Config) []harden.Check {
 	agents, vault, policy, offer, guard := NewSource(c), NewVaultSource(c), NewPolicySource(c), NewOfferSource(c), NewGuardSource(c)
 	const look = host.ReadProcesses | host.ReadFiles
@@ -63,5 +66,5 @@ func Checks(c Config) []harden.Check {
 			Doc:   "To Composio an empty list means all tools. Its own lists hold where the gateway is gone round.",
 		}, vault, judgeAllowlists),
 	}
-	return append(c.Remedy.wrap(&c, checks), trailChecks(c)...)
+	return slices.Concat(c.Remedy.wrap(&c, checks), trailChecks(c), switchChecks(c))
 }

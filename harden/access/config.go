@@ -75,6 +75,10 @@ type Config struct {
 	// Policy reads the gateway's policy anew. Nil means that none is known.
 	Policy func(context.Context) (Policy, error)
 
+	// Switches are the kill switches of the agents. None means that nobody
+	// knows of one.
+	Switches []KillSwitch
+
 	// Guarded are the files on this machine that hold credentials, such as the
 	// gateway's key, or decide about them, such as its policy.
 	Guarded []GuardedFile

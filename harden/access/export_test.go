@@ -33,3 +33,12 @@ var (
 	JudgePolicy      = judgePolicy
 	JudgeOffer       = judgeOffer
 )
+
+// Judges of the kill switch.
+var (
+	JudgeArmed       = judgeArmed
+	JudgeFence       = judgeFence
+	JudgeDrilled     = judgeDrilled
+	JudgeRestarts    = judgeRestarts
+	JudgeSwitchGuard = judgeSwitchGuard
+)

@@ -131,7 +131,11 @@ func (t *Trail) logOf(v *host.View) (fs.FS, error) {
 	if !path.IsAbs(t.Dir) || path.Clean(t.Dir) != t.Dir || t.Dir == "/" {
 		return nil, fmt.Errorf("access: Config.Trails: %q is not an absolute path in its shortest form", t.Dir)
 	}
-	if _, err := v.ReadDir(t.Dir); err != nil { // which says what fs.Sub does not
+	_, err := v.ReadDir(t.Dir) // which says what fs.Sub does not
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no log in %s: have what agents do recorded there: %w", t.Dir, err)
+	}
+	if err != nil {
 		return nil, err
 	}
 	return fs.Sub(v.FS, strings.TrimPrefix(t.Dir, "/"))

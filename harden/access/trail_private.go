@@ -66,6 +66,10 @@ func (t *TrailGuard) look(v *host.View, of Trail, agents []container.Container, 
 		}
 		return g
 	}
+	if _, err := of.logOf(v); err != nil {
+		t.Err = err
+		return
+	}
 	dir := guard(of.Dir, false)
 	t.Mounts, t.UIDs, t.AgentsErr, t.Err = dir.Mounts, dir.UIDs, dir.AgentsErr, dir.Err
 	if t.Err != nil {

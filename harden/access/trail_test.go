@@ -47,6 +47,18 @@ func newDiary(t testing.TB, n, pinned int) *diary {
 	return d
 }
 
+// copy returns the same somewhere else.
+func (d *diary) copy(t testing.TB) *diary {
+	t.Helper()
+	root := filepath.ToSlash(t.TempDir()) + "/copy"
+	if err := os.CopyFS(root, os.DirFS(d.root)); err != nil {
+		t.Fatal(err)
+	}
+	of := d.trail
+	of.Dir, of.KeyFile, of.Pin, of.Secret = root+"/log", root+"/log.pub", root+"/log.pin", root+"/log.key"
+	return &diary{root: root, key: d.key, trail: of}
+}
+
 // write makes the log anew.
 func (d *diary) write(t testing.TB, n, pinned int, change ...func(int, *trail.Event)) {
 	t.Helper()
@@ -102,7 +114,7 @@ func (d *diary) evaluate(t testing.TB, id string) harden.Result {
 func (d *diary) segments(t testing.TB) []string {
 	t.Helper()
 	names, err := filepath.Glob(d.trail.Dir + "/*.seg")
-	if err != nil || len(names) < 3 {
+	if err != nil || len(names) < 2 {
 		t.Fatalf("%d segments, %v", len(names), err)
 	}
 	return names
@@ -166,6 +178,8 @@ const (
 
 // Whatever is done to a log is found, and called what it is.
 func TestTamperedTrail(t *testing.T) {
+	sound := newDiary(t, 30, 30)
+	pass(t, sound.copy(t).evaluate(t, trailVerifies), harden.LevelInspected)
 	for name, test := range map[string]struct {
 		do   func(*testing.T, *diary)
 		want string // the kind of damage
@@ -236,8 +250,7 @@ func TestTamperedTrail(t *testing.T) {
 		}, "gone"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDiary(t, 30, 30)
-			pass(t, d.evaluate(t, trailVerifies), harden.LevelInspected)
+			d := sound.copy(t)
 			test.do(t, d)
 			r := d.evaluate(t, trailVerifies)
 			finding(t, r, trailVerifies+"."+test.want)
@@ -399,7 +412,7 @@ func TestNoTrail(t *testing.T) {
 
 // The checks of a trail keep the contract on a machine in memory.
 func TestTrailChecksKeepTheContract(t *testing.T) {
-	d := newDiary(t, 30, 30)
+	d := newDiary(t, 10, 10)
 	of := d.trail
 	load := func(change func(*hosttest.Machine)) func() *hosttest.Machine {
 		return func() *hosttest.Machine {
