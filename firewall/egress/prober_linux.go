@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
@@ -245,6 +246,9 @@ func findByProcess(id nsID) (*os.File, error) {
 		if ended(err) {
 			continue
 		}
+		if errors.Is(err, fs.ErrPermission) && ofMachine(path) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -254,6 +258,13 @@ func findByProcess(id nsID) (*os.File, error) {
 		f.Close()
 	}
 	return nil, nil
+}
+
+// ofMachine reports whether a process is in no control group below the root,
+// as no workload is: the first process may be beyond what root may look at.
+func ofMachine(path string) bool {
+	group, err := cgroupOf(filepath.Base(filepath.Dir(filepath.Dir(path))))
+	return err == nil && (group == "/" || group == "/init.scope")
 }
 
 func openNS(path string) (*os.File, error) {
@@ -321,6 +332,9 @@ type attempt struct {
 	tokens  map[string]string // by token, what it stands for
 	connect *connection
 	reasons []string
+
+	delegates *delegates // where the namespace is the host's
+	incoming  string     // what is sent to them
 }
 
 func (p *Prober) attempt(ctx context.Context, w Workload, host *os.File, hostID nsID, out *watch, hostEar *ear, canaries []canary) (*attempt, error) {
@@ -366,7 +380,8 @@ func (p *Prober) attempt(ctx context.Context, w Workload, host *os.File, hostID 
 		if err != nil {
 			return a, err
 		}
-		return a, d.shout(say, hostEar.port, hostAddrs, canaries)
+		a.delegates, a.incoming = d, out.token()
+		return a, within(host, func() error { return d.shout(say, a.incoming, hostEar.port, hostAddrs, canaries) })
 	}
 	// CAP_NET_ADMIN is the one privilege by which the workload could let
 	// through what it sends itself, and not what is sent here.
@@ -437,6 +452,9 @@ func (a *attempt) finish(out *watch, hostEar *ear) (why string, err error) {
 	reasons := map[string]bool{}
 	for _, r := range a.reasons {
 		reasons[r] = true
+	}
+	if a.delegates != nil && a.delegates.heard(a.incoming) {
+		reasons["a datagram from the host came in"] = true
 	}
 	for token, what := range a.tokens {
 		if device, ok := out.saw(token); ok {
