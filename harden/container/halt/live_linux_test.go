@@ -43,7 +43,8 @@ func set(t testing.TB, l *lab.Lab, agent halt.Agent) *bench {
 	}
 	root := filepath.Join(l.Dir(), "docker")
 	b := &bench{Lab: l, t: t, engine: e, tracker: &halt.Tracker{Agent: agent, Engine: e}}
-	b.freeze, b.kill = &halt.Freeze{Tracker: b.tracker}, &halt.Kill{Tracker: b.tracker}
+	b.freeze = &halt.Freeze{Tracker: b.tracker}
+	b.kill = &halt.Kill{Tracker: b.tracker, EngineTimeout: 5 * time.Second} // on a busy machine too
 	b.procs, b.frozen = &halt.Processes{Agent: agent, DataRoot: root}, &halt.Frozen{Agent: agent, DataRoot: root}
 	t.Cleanup(func() {
 		b.tracker.Close()
@@ -216,6 +217,7 @@ func TestHungEngine(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGCONT) })
 
+	b.kill.EngineTimeout = 0
 	began := time.Now()
 	b.do(b.freeze)
 	b.confirm(b.frozen, 100*time.Millisecond)
@@ -314,6 +316,7 @@ func TestStaysDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
+	b.kill.EngineTimeout = 0
 	_ = b.kill.Do(t.Context()) // the engine did not answer, it says
 	b.confirm(b.procs, 500*time.Millisecond)
 	if left := b.truth(id); len(left) > 0 {

@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -67,23 +68,20 @@ func TestNoInstructionAfterFreeze(t *testing.T) {
 				t.Fatalf("frozen, it counted on from %d to %d", at, n)
 			}
 			// The freeze again, in the middle of the kill: that it must not undo.
-			stop := make(chan struct{})
-			done := make(chan struct{})
-			go func() {
-				defer close(done)
-				for {
-					select {
-					case <-stop:
-						return
-					default:
-						_ = b.freeze.Do(context.Background())
-					}
+			ctx, stop := context.WithCancel(t.Context())
+			var freezing sync.WaitGroup
+			freezing.Go(func() {
+				for ctx.Err() == nil {
+					_ = b.freeze.Do(ctx)
+					time.Sleep(100 * time.Microsecond)
 				}
-			}()
+			})
+			defer freezing.Wait()
+			defer stop()
 			b.do(b.kill)
 			b.confirm(b.procs, 500*time.Millisecond)
-			close(stop)
-			<-done
+			stop()
+			freezing.Wait()
 			if n := count(); n != at {
 				t.Errorf("it counted from %d to %d while it was killed", at, n)
 			}
@@ -332,7 +330,7 @@ func TestProcessThatLeftTheCgroup(t *testing.T) {
 				args = append(args, pidMode)
 			}
 			id := b.run("agent", append(args, lab.AgentImage)...)
-			b.docker("exec", "-d", "agent", "/agent", "do", "leaderless")
+			b.docker("exec", "-d", "agent", "/agent", "sleep", "3600")
 			for began := time.Now(); len(b.truth(id)) < 2; time.Sleep(time.Millisecond) {
 				if time.Since(began) > 10*time.Second {
 					t.Fatal("nothing was started")

@@ -3,10 +3,10 @@
 package main
 
 import (
-	"encoding/binary"
 	"os"
 	"os/exec"
 	goruntime "runtime"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 )
@@ -67,7 +67,7 @@ func count(args []string) (any, error) {
 		return nil, err
 	}
 	n := (*uint64)(unsafe.Pointer(&mem[0]))
-	for i := binary.NativeEndian.Uint64(mem); ; i++ {
-		*n = i
+	for {
+		atomic.AddUint64(n, 1) // a plain store nobody could see the end of is left out
 	}
 }
