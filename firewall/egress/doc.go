@@ -20,7 +20,7 @@
 // could pass on what it says.
 //
 // In the network namespace of each workload, tables of the same name drop
-// everything that is sent or received there, frames of packet sockets too.
+// everything that is sent or received there, what packet sockets send included.
 // They close what the host's rules cannot see: queries that an embedded
 // resolver answers from the host's namespace, and interfaces that go past the
 // host's (macvlan, ipvlan). They end with the namespace; call [Lock.Do] again

@@ -51,8 +51,9 @@ type Source func(ctx context.Context) ([]Workload, error)
 
 // An OpenError says what a Lock could not close. Everything else is closed.
 type OpenError struct {
-	open map[string]string
-	errs []error
+	open   map[string]string
+	errs   []error
+	causes []error // of what is open
 }
 
 // Open returns what is open and why, by object.
@@ -70,15 +71,15 @@ func (e *OpenError) Error() string {
 }
 
 // Unwrap returns what went wrong, if anything did.
-func (e *OpenError) Unwrap() []error { return e.errs }
+func (e *OpenError) Unwrap() []error { return append(e.errs[:len(e.errs):len(e.errs)], e.causes...) }
 
 // openError returns nil where nothing is open and nothing went wrong.
-func openError(open map[string]string, errs ...error) error {
+func openError(open map[string]string, causes []error, errs ...error) error {
 	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
 	if len(open) == 0 && len(errs) == 0 {
 		return nil
 	}
-	return &OpenError{open: open, errs: errs}
+	return &OpenError{open: open, errs: errs, causes: causes}
 }
 
 // note adds a reason to what is known of an object.

@@ -8,7 +8,9 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"syscall"
+	"path/filepath"
+	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -66,6 +68,9 @@ func ServeHelper() error {
 type delegates struct {
 	fds  []int
 	peer net.Conn // the other end of the established one; nil if there is none
+
+	mu  sync.Mutex
+	got map[string]bool
 }
 
 func (d *delegates) close() {
@@ -113,11 +118,6 @@ const helperTimeout = 2 * time.Second
 func (p *Prober) delegate(ctx context.Context, host *os.File, g cgroup) (d *delegates, err error) {
 	ctx, cancel := context.WithTimeout(ctx, helperTimeout)
 	defer cancel()
-	group, err := os.Open(g.dir)
-	if err != nil {
-		return nil, err
-	}
-	defer group.Close()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
@@ -128,7 +128,7 @@ func (p *Prober) delegate(ctx context.Context, host *os.File, g cgroup) (d *dele
 	if err := unix.SetNonblock(pair[1], false); err != nil {
 		return nil, err
 	}
-	d = &delegates{}
+	d = &delegates{got: map[string]bool{}}
 	err = within(host, func() error {
 		ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 		if err != nil {
@@ -137,7 +137,6 @@ func (p *Prober) delegate(ctx context.Context, host *os.File, g cgroup) (d *dele
 		defer ln.Close()
 		cmd := exec.CommandContext(ctx, p.Helper[0], p.Helper[1:]...) //nolint:gosec // the caller's own
 		cmd.ExtraFiles = []*os.File{theirs}
-		cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(group.Fd())}
 		cmd.WaitDelay = time.Second
 		if err := cmd.Start(); err != nil {
 			return err
@@ -146,6 +145,11 @@ func (p *Prober) delegate(ctx context.Context, host *os.File, g cgroup) (d *dele
 			_ = cmd.Process.Kill()
 			go cmd.Wait() //nolint:errcheck // one that is frozen ends when it thaws
 		}()
+		// It is moved once it runs: to start it in a group that is frozen
+		// would keep this process from starting any other.
+		if err := os.WriteFile(filepath.Join(g.dir, "cgroup.procs"), []byte(strconv.Itoa(cmd.Process.Pid)), 0); err != nil {
+			return err
+		}
 		if _, err := ours.Write([]byte(ln.Addr().String())); err != nil {
 			return err
 		}
@@ -206,8 +210,9 @@ func receive(ctx context.Context, from *os.File) ([]int, error) {
 	return fds, nil
 }
 
-// shout sends from the sockets.
-func (d *delegates) shout(say func(string) string, hostPort uint16, hostAddrs []netip.Addr, canaries []canary) error {
+// shout sends from the sockets, and to one of them from the calling thread's
+// namespace.
+func (d *delegates) shout(say func(string) string, incoming string, hostPort uint16, hostAddrs []netip.Addr, canaries []canary) error {
 	var errs []error
 	try := func(addr netip.Addr, port uint16, what string) {
 		_, to := sockaddr(addr, port, 0)
@@ -225,6 +230,15 @@ func (d *delegates) shout(say func(string) string, hostPort uint16, hostAddrs []
 	for _, addr := range append(hostAddrs, netip.AddrFrom4([4]byte{127, 0, 0, 1}), netip.IPv6Loopback()) {
 		try(addr, hostPort, fmt.Sprintf("a datagram to the host at %s", addr))
 	}
+	if own, err := unix.Getsockname(d.fds[datagram4]); err != nil {
+		errs = append(errs, os.NewSyscallError("getsockname", err))
+	} else if own, ok := own.(*unix.SockaddrInet4); ok {
+		// What is sent comes out by the loopback interface in any case, and
+		// is then dropped or not.
+		if err := sendUDP(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(own.Port), "", incoming); err != nil && !refused(err) {
+			errs = append(errs, err)
+		}
+	}
 	if d.peer != nil {
 		err := unix.Sendto(d.fds[established], []byte(say("what an established connection sends")), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil)
 		if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) && !refused(err) {
@@ -233,3 +247,24 @@ func (d *delegates) shout(say func(string) string, hostPort uint16, hostAddrs []
 	}
 	return errors.Join(errs...)
 }
+
+// heard reports whether a datagram came to the sockets.
+func (d *delegates) heard(token string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	buf := make([]byte, maxProbe)
+	for {
+		n, _, err := unix.Recvfrom(d.fds[datagram4], buf, unix.MSG_DONTWAIT)
+		if err != nil {
+			break
+		}
+		if len(d.got) > maxHeard {
+			clear(d.got)
+		}
+		d.got[string(buf[:n])] = true // maybe for another look
+	}
+	return d.got[token]
+}
+
+// maxHeard bounds what is kept of what others send.
+const maxHeard = 1000

@@ -22,6 +22,7 @@ type plan struct {
 	open  map[string]string
 
 	subjects []subject
+	causes   []error // of what is open
 }
 
 // inside is a network namespace that workloads have to themselves.
@@ -49,7 +50,7 @@ func (l *Lock) Arm(ctx context.Context) error {
 	defer cancel()
 	p, err := l.plan(ctx)
 	if err != nil {
-		return openError(nil, err)
+		return openError(nil, nil, err)
 	}
 	l.keep(p)
 	errs := []error{}
@@ -63,7 +64,7 @@ func (l *Lock) Arm(ctx context.Context) error {
 			errs = append(errs, errors.New("iptables will keep the lock"))
 		}
 	}
-	return openError(p.open, errs...)
+	return openError(p.open, p.causes, errs...)
 }
 
 // Do cuts off what Arm has prepared, then asks the Source, and cuts off what is
@@ -83,12 +84,12 @@ func (l *Lock) Do(ctx context.Context) error {
 	p, err := l.plan(ctx)
 	if err != nil {
 		if first == nil {
-			return openError(nil, err)
+			return openError(nil, nil, err)
 		}
 		for name, why := range first.open {
 			note(done.open, name, why)
 		}
-		return openError(done.open, failed, fmt.Errorf("what was prepared is cut off, and what there is now is not known: %w", err))
+		return openError(done.open, first.causes, failed, fmt.Errorf("what was prepared is cut off, and what there is now is not known: %w", err))
 	}
 	l.keep(p)
 	// Again for all of it: where nothing is new that is cheap, and what
@@ -99,7 +100,7 @@ func (l *Lock) Do(ctx context.Context) error {
 			note(done.open, name, why)
 		}
 	}
-	return openError(done.open, failed)
+	return openError(done.open, p.causes, failed)
 }
 
 // Refresh is Arm, and Do where the lock is engaged, whichever process engaged
@@ -109,13 +110,21 @@ func (l *Lock) Refresh(ctx context.Context) error {
 	defer cancel()
 	host, err := l.hostRoom()
 	if err != nil {
-		return openError(nil, err)
+		return openError(nil, nil, err)
 	}
 	defer host.close()
 	engaged, err := engaged(ctx, host)
 	if err != nil || engaged {
 		// Where that cannot be seen, the safe side is the locked one.
-		return openError(nil, err, l.Do(ctx))
+		done := l.Do(ctx)
+		if err == nil {
+			return done
+		}
+		e, ok := errors.AsType[*OpenError](done)
+		if !ok {
+			e = &OpenError{}
+		}
+		return openError(e.open, e.causes, append(e.errs, err)...)
 	}
 	return l.Arm(ctx)
 }
@@ -135,7 +144,7 @@ func (l *Lock) Release(ctx context.Context) error {
 		if p = old; p == nil {
 			host, err := l.hostRoom()
 			if err != nil {
-				return openError(nil, append(errs, err)...)
+				return openError(nil, nil, append(errs, err)...)
 			}
 			defer host.close()
 			p = &plan{host: host}
@@ -165,7 +174,7 @@ func (l *Lock) Release(ctx context.Context) error {
 	if err == nil {
 		l.keep(p)
 	}
-	return openError(nil, errs...)
+	return openError(nil, nil, errs...)
 }
 
 // Close gives up what Arm holds. The lock itself stays as it is.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,8 +65,9 @@ func (l *Lock) plan(ctx context.Context) (p *plan, err error) {
 		if w.Name == "" {
 			w.Name = "a workload without a name"
 		}
-		if why := s.look(ctx, w); why != "" {
-			note(p.open, w.Name, why)
+		if err := s.look(ctx, w); err != nil {
+			note(p.open, w.Name, strings.ReplaceAll(err.Error(), "\n", "; "))
+			p.causes = append(p.causes, err)
 		}
 		for what, why := range w.Beyond {
 			note(p.open, w.Name+": "+what, why)
@@ -83,7 +85,7 @@ type survey struct {
 }
 
 // look adds a workload to the plan, and returns what of it cannot be cut.
-func (s *survey) look(ctx context.Context, w Workload) string {
+func (s *survey) look(ctx context.Context, w Workload) error {
 	var reasons []error
 	for _, name := range w.Bridges {
 		reasons = append(reasons, s.bridge(name))
@@ -127,10 +129,7 @@ func (s *survey) look(ctx context.Context, w Workload) string {
 		reasons = append(reasons, errors.New("nothing is known of it that could be cut off: no process, network namespace or bridge"))
 	}
 	s.subjects = append(s.subjects, subject{Workload: w, shared: shared, direct: direct})
-	if err := errors.Join(reasons...); err != nil {
-		return err.Error()
-	}
-	return ""
+	return errors.Join(reasons...)
 }
 
 // room adds a namespace, and what its interfaces are joined to on the host.

@@ -363,18 +363,6 @@ func (s *site) plan() {
 			return resp.Body.Close()
 		}})
 	}
-	push := func(workload, name string, m *lab.Machine, address string) {
-		s.ways = append(s.ways, way{workload: workload, name: name, push: func(token string) {
-			c, err := m.Dial(s.Context(), "udp", address)
-			if err != nil {
-				return // that is one way to be closed
-			}
-			defer c.Close()
-			for range 3 {
-				_, _ = c.Write([]byte(token))
-			}
-		}})
-	}
 	far4, far6 := lab.FarAddr4.String(), "["+lab.FarAddr6.String()+"]"
 	for _, w := range []string{"solo", "duo", "hostly", "vlan"} {
 		say(w, "IPv4 out", "send", "tcp", far4+":80", "TOKEN")
@@ -417,10 +405,24 @@ func (s *site) plan() {
 	pull("hostly", "from outside", s.l.Internet, "192.0.2.1", lab.AgentPort)
 	pull("hostly", "from outside, IPv6", s.l.Neighbour, "2001:db8::1", lab.AgentPort)
 	pull("hostly", "from the host", s.l.Host, "127.0.0.1", lab.AgentPort)
-	push("solo", "datagram in, published", s.l.Internet, "192.0.2.1:9999")
-	push("solo", "datagram in, from the host by IPv6", s.l.Host, "[fd00:a9e:1::10]:9999")
-	push("inner", "datagram in, from the host", s.l.Host, "172.30.4.10:9999")
-	push("vlan", "datagram in", s.l.Neighbour, "192.0.2.70:9999")
+	s.push("solo", "datagram in, published", s.l.Internet, "192.0.2.1:9999")
+	s.push("solo", "datagram in, from the host by IPv6", s.l.Host, "[fd00:a9e:1::10]:9999")
+	s.push("inner", "datagram in, from the host", s.l.Host, "172.30.4.10:9999")
+	s.push("vlan", "datagram in", s.l.Neighbour, "192.0.2.70:9999")
+}
+
+// push adds a way in.
+func (s *site) push(workload, name string, m *lab.Machine, address string) {
+	s.ways = append(s.ways, way{workload: workload, name: name, push: func(token string) {
+		c, err := m.Dial(s.Context(), "udp", address)
+		if err != nil {
+			return // that is one way to be closed
+		}
+		defer c.Close()
+		for range 3 {
+			_, _ = c.Write([]byte(token))
+		}
+	}})
 }
 
 // neighbours listens in the namespaces that come and go with their containers,
@@ -557,7 +559,7 @@ func (s *site) expectClosed(when string, except ...string) {
 	closed = len(s.ways) - allowed - len(leaks)
 	s.Logf("%s: %d ways are closed, %d open as expected", when, closed, allowed)
 	if len(leaks) > 0 {
-		s.Errorf("%s: open: %s", when, strings.Join(leaks, "; "))
+		s.Fatalf("%s: open: %s", when, strings.Join(leaks, "; "))
 	}
 }
 

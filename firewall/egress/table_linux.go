@@ -96,8 +96,6 @@ func (b *batch) host(p *plan, engage bool) {
 	b.drop(pre, named(expr.MetaKeyIIFNAME, ports)...)
 	fwd = b.chain(bridge, "forward", nftables.ChainHookForward, hostPriority, nftables.ChainPolicyAccept, "")
 	b.drop(fwd, named(expr.MetaKeyOIFNAME, ports)...)
-	out = b.chain(bridge, "output", nftables.ChainHookOutput, hostPriority, nftables.ChainPolicyAccept, "")
-	b.drop(out, named(expr.MetaKeyOIFNAME, ports)...)
 	if engage {
 		b.add(ports, interfaceNames(p.ports))
 	}
@@ -135,10 +133,9 @@ func (b *batch) inside() {
 }
 
 // device is about what packet sockets send by an interface, which no other
-// family sees, and all else that comes to it.
+// family sees.
 func (b *batch) device(d link) {
 	t := b.AddTable(&nftables.Table{Family: nftables.TableFamilyNetdev, Name: tableName})
-	b.chain(t, fmt.Sprintf("ingress%d", d.index), nftables.ChainHookIngress, insidePriority, nftables.ChainPolicyDrop, d.name)
 	b.chain(t, fmt.Sprintf("egress%d", d.index), nftables.ChainHookEgress, insidePriority, nftables.ChainPolicyDrop, d.name)
 }
 
