@@ -62,7 +62,7 @@ func ReadKey(name string) (*Key, error) {
 	}
 	text, ok := strings.CutPrefix(strings.TrimSuffix(string(data), "\n"), privatePrefix)
 	seed, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if !ok || err != nil || len(seed) != ed25519.SeedSize {
+	if !ok || err != nil || len(seed) != ed25519.SeedSize || strings.ContainsAny(text, "\r\n") {
 		return nil, fmt.Errorf("%w: %s does not hold one: make another with GenerateKey", ErrKey, name)
 	}
 	return &Key{ed25519.NewKeyFromSeed(seed)}, nil
@@ -138,7 +138,7 @@ type PublicKey struct {
 func ParsePublicKey(text string) (PublicKey, error) {
 	digits, ok := strings.CutPrefix(text, publicPrefix)
 	b, err := base64.RawURLEncoding.Strict().DecodeString(digits)
-	if !ok || err != nil || len(b) != ed25519.PublicKeySize {
+	if !ok || err != nil || len(b) != ed25519.PublicKeySize || strings.ContainsAny(digits, "\r\n") {
 		return PublicKey{}, fmt.Errorf(`%w: a public key is "ed25519:" and 43 characters`, ErrKey)
 	}
 	k := PublicKey{[ed25519.PublicKeySize]byte(b)}
