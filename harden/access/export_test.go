@@ -32,6 +32,11 @@ var (
 	JudgeAllowlists  = judgeAllowlists
 	JudgePolicy      = judgePolicy
 	JudgeOffer       = judgeOffer
+	JudgeTrail       = judgeTrail
+	JudgePinned      = judgePinned
+	JudgeFresh       = judgeFresh
+	JudgeComplete    = judgeComplete
+	JudgeTrailGuard  = judgeTrailGuard
 )
 
 // Judges of the kill switch.
