@@ -136,7 +136,14 @@ func together(f func() error) error {
 	errs := make([]error, 4)
 	var wg sync.WaitGroup
 	for i := range errs {
-		wg.Go(func() { errs[i] = f() })
+		wg.Go(func() {
+			defer func() {
+				if p := recover(); p != nil {
+					errs[i] = fmt.Errorf("panic: %v", p)
+				}
+			}()
+			errs[i] = f()
+		})
 	}
 	wg.Wait()
 	return errors.Join(errs...)
