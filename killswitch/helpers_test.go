@@ -2,7 +2,10 @@ package killswitch_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"testing"
@@ -119,4 +122,14 @@ func stored(t testing.TB, dir string) *killswitch.Receipt {
 		t.Fatal(err)
 	}
 	return r
+}
+
+// verbs prints v in every way.
+func verbs(v any) []string {
+	shown := []string{fmt.Sprint(slog.AnyValue(v).Resolve())}
+	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+		shown = append(shown, fmt.Sprintf(verb, v))
+	}
+	data, _ := json.Marshal(v)
+	return append(shown, string(data))
 }
