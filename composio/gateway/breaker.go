@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/managemyclaw/hardshell/composio"
@@ -24,8 +25,10 @@ type standing struct {
 	attempt window // calls of destructive tools
 	trip    *Trip
 	stopped string // why Deny was called; "" if it was not
-	held    bool   // by a Halt
-	holds   int    // how often it was told to
+	holds   int    // how often a Halt was told to
+
+	// held says that a Halt has. It is set without waiting for mu.
+	held atomic.Bool
 }
 
 func newStanding() *standing { return &standing{windows: make(map[composio.Class]*window)} }
@@ -70,7 +73,7 @@ func (s *standing) haltedLocked() *denial {
 	switch {
 	case s.trip != nil:
 		return deny(ReasonTripped, "the agent has made more destructive calls than it may (%v), and is denied everything until a person resets its breaker", s.trip.Limit)
-	case s.stopped != "" || s.held:
+	case s.stopped != "" || s.held.Load():
 		return deny(ReasonStopped, "the agent was stopped")
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/managemyclaw/hardshell/audit/trail"
@@ -228,8 +229,11 @@ func (g *Gateway) carryOut(ctx context.Context, rq *request, asked []ask, tools 
 				_ = g.ledger.note(ctx, notExecuted(events[i], all.halt.message))
 				continue
 			}
-			d := done{slug: calls[i].Tool}
-			d.res, d.err = g.send(ctx, rq.agent.upstream, calls[i])
+			var d done
+			if d, all.halt = g.send(ctx, rq, calls[i]); all.halt != nil {
+				_ = g.ledger.note(ctx, notExecuted(events[i], all.halt.message))
+				continue
+			}
 			_ = g.ledger.note(ctx, outcome(events[i], d.res, d.err))
 			all.done = append(all.done, d)
 		}
@@ -273,38 +277,67 @@ func (g *Gateway) mayStill(ctx context.Context, rq *request, t *tool, q ask) *de
 	return g.halted(ctx, rq.agent.name, rq.standing)
 }
 
-// send executes a call at u, once. It returns soon after its time is up,
-// whatever u does.
-func (g *Gateway) send(ctx context.Context, u Upstream, call composio.Call) (composio.Result, error) {
+// send executes a call at the agent's upstream, once. It returns soon after its
+// time is up, whatever the upstream does. A denial is that the call was not sent
+// on, and never will be.
+func (g *Gateway) send(ctx context.Context, rq *request, call composio.Call) (done, *denial) {
 	ctx, cancel := context.WithTimeoutCause(ctx, g.cfg.CallTimeout, fmt.Errorf("no answer within %v: %w", g.cfg.CallTimeout, context.DeadlineExceeded))
 	defer cancel()
 	type answer struct {
-		res composio.Result
-		err error
+		done
+		halt *denial
 	}
 	got := make(chan answer, 1)
+	var settled atomic.Bool // that the call is sent on, or that it will not be
 	go func() {
-		var a answer
+		a := answer{done: done{slug: call.Tool}}
 		defer func() {
 			if r := recover(); r != nil {
 				a.err = errors.New("gateway: the upstream crashed")
 			}
 			got <- a
 		}()
-		a.res, a.err = u.Execute(ctx, call)
+		// On a busy machine it may have taken a while to get here.
+		if a.halt = g.lastLook(ctx, rq); a.halt == nil && settled.CompareAndSwap(false, true) {
+			a.res, a.err = rq.agent.upstream.Execute(ctx, call)
+		}
 	}()
 	select {
 	case a := <-got:
-		return a.res, a.err
+		return a.done, a.halt
 	case <-ctx.Done():
+	}
+	if settled.CompareAndSwap(false, true) {
+		return done{}, deny(ReasonFenced, "the agent has been stopped, or whether it has cannot be told")
 	}
 	const grace = 250 * time.Millisecond // to say what became of it
 	select {
 	case a := <-got:
-		return a.res, a.err
+		return a.done, a.halt
 	case <-time.After(grace):
-		return composio.Result{}, context.Cause(ctx)
+		return done{slug: call.Tool, err: context.Cause(ctx)}, nil
 	}
+}
+
+// lastLook asks the fence without a bound of its own, and thus without a way
+// between its answer and the call: send does not wait for it.
+func (g *Gateway) lastLook(ctx context.Context, rq *request) (d *denial) {
+	if d := rq.standing.halted(); d != nil {
+		return d
+	}
+	fenced := deny(ReasonFenced, "the agent has been stopped, or whether it has cannot be told")
+	defer func() {
+		if recover() != nil {
+			d = fenced
+		}
+	}()
+	if g.cfg.Fence.Fenced(ctx, rq.agent.name) != nil || ctx.Err() != nil {
+		return fenced
+	}
+	if rq.standing.held.Load() { // while the fence was asked
+		return rq.standing.halted()
+	}
+	return nil
 }
 
 func notExecuted(e trail.Event, why string) trail.Event {

@@ -15,12 +15,13 @@ import (
 //
 // It is made by [Gateway.Halt], and its methods may be called concurrently.
 type Halt struct {
-	gateway *Gateway
-	agent   string
+	gateway  *Gateway
+	agent    string
+	standing *standing
 }
 
 // Halt returns the Halt of an agent.
-func (g *Gateway) Halt(agent string) *Halt { return &Halt{g, agent} }
+func (g *Gateway) Halt(agent string) *Halt { return &Halt{g, agent, g.standing(agent)} }
 
 // Name returns "composio.gateway.halt".
 func (h *Halt) Name() string { return "composio.gateway.halt" }
@@ -30,11 +31,11 @@ func (h *Halt) Name() string { return "composio.gateway.halt" }
 // that hangs is not waited for longer than ctx allows, and one that fails gets
 // the record when it works again.
 func (h *Halt) Do(ctx context.Context) error {
-	s := h.gateway.standing(h.agent)
+	s := h.standing
+	before := s.held.Swap(true)
 	s.mu.Lock()
-	before := s.held
-	s.held = true
 	s.holds++
+	before = s.held.Swap(true) && before // unless a release came in between
 	s.mu.Unlock()
 	if _, ok := h.gateway.book.Load().agents[h.agent]; !ok {
 		return fmt.Errorf("gateway: halt: there is no agent %s in the policy", quote(h.agent))
@@ -64,11 +65,11 @@ func (h *Halt) Do(ctx context.Context) error {
 // agent whose breaker has tripped, or that [Gateway.Deny] has stopped, stays so,
 // and the fence is as it was.
 func (h *Halt) Release(ctx context.Context) error {
-	s := h.gateway.standing(h.agent)
+	s := h.standing
 	s.mu.Lock()
-	held, holds := s.held, s.holds
+	holds := s.holds
 	s.mu.Unlock()
-	if !held {
+	if !s.held.Load() {
 		return nil
 	}
 	if err := h.gateway.ledger.record(ctx, h.event(KindReset)); err != nil {
@@ -79,7 +80,7 @@ func (h *Halt) Release(ctx context.Context) error {
 	if s.holds != holds {
 		return fmt.Errorf("gateway: release %s: it was stopped again in the meantime, and stays so", h.agent)
 	}
-	s.held = false
+	s.held.Store(false)
 	return nil
 }
 

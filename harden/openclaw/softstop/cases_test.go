@@ -88,9 +88,9 @@ func (s *site) mustAsk(session, message string) string {
 
 func (s *site) until(what string, ok func() bool) {
 	s.t.Helper()
-	for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(5 * time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			s.t.Fatalf("not within a minute: %s", what)
+			s.t.Fatalf("not within five minutes: %s", what)
 		}
 	}
 }
