@@ -108,11 +108,22 @@ func (h *hamlet) reaches(w Workload) bool {
 	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", w.PID))
 	h.must(err)
 	defer ns.Close()
-	return within(ns, func() error { return dialFor(h.Context(), "172.30.9.1:9000") }) == nil || h.sink.Conns() > before
+	return within(ns, func() error { return dialFor(h.Context(), "172.30.9.1:9000", 300*time.Millisecond) }) == nil || h.sink.Conns() > before
 }
 
-func dialFor(ctx context.Context, address string) error {
-	ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+// comes is reaches, given time.
+func (h *hamlet) comes(w Workload) bool {
+	h.Helper()
+	for start := time.Now(); time.Since(start) < openWait; {
+		if h.reaches(w) {
+			return true
+		}
+	}
+	return false
+}
+
+func dialFor(ctx context.Context, address string, patience time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	c, err := dialer.DialContext(ctx, "tcp", address)
 	if err == nil {
@@ -171,6 +182,37 @@ func TestHostIsNotCutOff(t *testing.T) {
 	}
 }
 
+// Nor is the namespace of the process itself, where it takes another one for the
+// host's. That process is one in the lab.
+func TestOwnNamespaceIsNotCutOff(t *testing.T) {
+	t.Parallel()
+	h := newHamlet(t)
+	out, err := h.l.Host.Command(t.Context(), os.Args[0], ownCommand, h.l.Internet.NetNS()).CombinedOutput()
+	h.must(err)
+	if !strings.Contains(string(out), "itself is open: /proc/self/ns/net is the network namespace of this process") {
+		t.Errorf("%s", out)
+	}
+	if err := within(h.hostNS(), func() error { return dialFor(t.Context(), "192.0.2.1:9000", openWait) }); err != nil {
+		t.Errorf("the host is cut off: %v", err)
+	}
+}
+
+// ownCommand has the test's program cut off its own namespace.
+const ownCommand = "egress-own"
+
+func cutOffItself(host string) {
+	l := &Lock{Source: sourceOf(Workload{Name: "itself", NetNS: "/proc/self/ns/net"}), NetNS: host}
+	fmt.Println(l.Do(context.Background()))
+}
+
+func (h *hamlet) hostNS() *os.File {
+	h.Helper()
+	f, err := os.Open(h.l.Host.NetNS())
+	h.must(err)
+	h.Cleanup(func() { f.Close() })
+	return f
+}
+
 // What was prepared is cut off when nobody can be asked, in time, and also
 // after somebody has taken the table away or put another one in its place.
 func TestDoAgainstOdds(t *testing.T) {
@@ -203,7 +245,7 @@ func TestDoAgainstOdds(t *testing.T) {
 			l := &Lock{Source: sourceOf(w), NetNS: h.l.Host.NetNS()}
 			defer l.Close()
 			h.must(l.Arm(t.Context()))
-			if !h.reaches(w) {
+			if !h.comes(w) {
 				t.Fatal("it does not reach the host before")
 			}
 			odds(h, l, w)
@@ -222,7 +264,7 @@ func TestDoAgainstOdds(t *testing.T) {
 			}
 			l.Source = sourceOf(w)
 			h.must(l.Release(t.Context()))
-			if name != "somebody accepts everything first" && !h.reaches(w) {
+			if name != "somebody accepts everything first" && !h.comes(w) {
 				t.Error("it is still cut off after Release")
 			}
 		})
@@ -249,7 +291,7 @@ func TestRefresh(t *testing.T) {
 				}
 			}
 			caps(lock(first).Refresh(t.Context()))
-			if !h.reaches(first) {
+			if !h.comes(first) {
 				t.Error("Refresh cuts off although nothing is locked")
 			}
 			caps(lock(first).Do(t.Context()))
@@ -261,7 +303,7 @@ func TestRefresh(t *testing.T) {
 				t.Errorf("Refresh does not cut off what is new: %v\n%s", err, inside)
 			}
 			h.must(lock(first, second).Release(t.Context()))
-			if !h.reaches(first) || !h.reaches(second) {
+			if !h.comes(first) || !h.comes(second) {
 				t.Error("Release of another Lock does not release")
 			}
 			if left := h.sh("{ nft list ruleset; iptables-save; ip6tables-save; } 2>/dev/null | grep -i hardshell || true"); left != "" {
@@ -456,7 +498,7 @@ func TestHostNetwork(t *testing.T) {
 	if after := look(); strings.Contains(after, "came") || !strings.Contains(after, "CAP_NET_RAW") {
 		t.Errorf("after: %q", after)
 	}
-	if err := within(l.prepared.host.ns, func() error { return dialFor(t.Context(), "192.0.2.1:9000") }); err != nil {
+	if err := within(h.hostNS(), func() error { return dialFor(t.Context(), "192.0.2.1:9000", openWait) }); err != nil {
 		t.Errorf("another process of the host is cut off: %v", err)
 	}
 	cmd.Process.Kill()
@@ -500,5 +542,25 @@ func TestProberSeesWhatIsEstablished(t *testing.T) {
 	}
 	if h.sink.Bytes() == flowing {
 		t.Error("the stream does not flow")
+	}
+}
+
+// A context that has ended leaves nothing done, and that is said.
+func TestNoTimeLeft(t *testing.T) {
+	t.Parallel()
+	h := newHamlet(t)
+	w := h.hut("hut", 10)
+	l := &Lock{Source: sourceOf(w), NetNS: h.l.Host.NetNS()}
+	defer l.Close()
+	_ = l.Arm(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := l.Do(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("Do: %v", err)
+	}
+	p := &Prober{Source: sourceOf(w), NetNS: h.l.Host.NetNS()}
+	defer p.Close()
+	if remaining, err := p.Remaining(ctx); err == nil {
+		t.Errorf("Remaining: %v", remaining)
 	}
 }

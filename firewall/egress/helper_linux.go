@@ -75,7 +75,7 @@ type delegates struct {
 
 func (d *delegates) close() {
 	for _, fd := range d.fds {
-		unix.Close(fd)
+		_ = unix.Close(fd)
 	}
 	if d.peer != nil {
 		d.peer.Close()
@@ -134,7 +134,7 @@ func (p *Prober) delegate(ctx context.Context, host *os.File, g cgroup) (d *dele
 		if err != nil {
 			return err
 		}
-		defer ln.Close()
+		defer ln.Close()                                              //nolint:errcheck // nothing is written
 		cmd := exec.CommandContext(ctx, p.Helper[0], p.Helper[1:]...) //nolint:gosec // the caller's own
 		cmd.ExtraFiles = []*os.File{theirs}
 		cmd.WaitDelay = time.Second
@@ -203,7 +203,7 @@ func receive(ctx context.Context, from *os.File) ([]int, error) {
 	}
 	if string(buf[:n]) != helperMessage || len(fds) != socketCount {
 		for _, fd := range fds {
-			unix.Close(fd)
+			_ = unix.Close(fd)
 		}
 		return nil, errors.New("the helper ended without handing its sockets over: it must call ServeHelper")
 	}

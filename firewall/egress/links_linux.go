@@ -28,7 +28,7 @@ func (r *room) links(ctx context.Context) ([]link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interfaces of %s: %w", r, err)
 	}
-	defer c.Close()
+	defer c.Close() //nolint:errcheck // nothing is written
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = c.SetDeadline(deadline)
 	}

@@ -19,7 +19,8 @@ type Lock struct {
 	Source Source
 
 	// NetNS is a path to the network namespace that is the host's, such as
-	// /run/netns/NAME. Empty means that of the caller.
+	// /run/netns/NAME. Empty means that of the caller. With a rootless engine
+	// it is that of the process that holds its bridges.
 	NetNS string
 
 	// IPTables has iptables and ip6tables keep the lock, which nftables does

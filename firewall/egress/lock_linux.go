@@ -284,10 +284,11 @@ type together struct {
 
 func (g *together) run(ctx context.Context, fn func() error) {
 	g.group.Go(func() error {
-		if ctx.Err() != nil {
-			return nil // wait says so
+		err := context.Cause(ctx)
+		if err == nil {
+			err = fn()
 		}
-		if err := fn(); err != nil {
+		if err != nil {
 			g.mu.Lock()
 			defer g.mu.Unlock()
 			g.errs = append(g.errs, err)

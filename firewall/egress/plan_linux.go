@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,7 +52,8 @@ func (l *Lock) plan(ctx context.Context) (p *plan, err error) {
 		} else {
 			known[r.id] = r
 		}
-		return r, r.dial()
+		_ = r.dial() // or later, where it matters
+		return r, nil
 	}
 	if p.host, err = enter(l.NetNS); err != nil {
 		return nil, fmt.Errorf("network namespace of the host: %w", explain(err))
@@ -104,6 +106,9 @@ func (s *survey) look(ctx context.Context, w Workload) error {
 			reasons = append(reasons, fmt.Errorf("its network namespace: %w", explain(err)))
 		case r == s.host:
 			shared = true
+		case ofMachineItself(r.id):
+			reasons = append(reasons, fmt.Errorf("%s is the network namespace of this process or of the machine: if it is the host's, NetNS must say so", path))
+			path = "" // nothing is done there
 		case w.HostNetwork:
 			reasons = append(reasons, fmt.Errorf("it is said to be in the host's network namespace, and %s is another one", path))
 			fallthrough
@@ -125,11 +130,28 @@ func (s *survey) look(ctx context.Context, w Workload) error {
 			break
 		}
 		s.group = append(s.group, g)
-	case path == "" && len(w.Bridges) == 0:
+	case path == "" && len(w.Bridges) == 0 && len(reasons) == 0:
 		reasons = append(reasons, errors.New("nothing is known of it that could be cut off: no process, network namespace or bridge"))
 	}
 	s.subjects = append(s.subjects, subject{Workload: w, shared: shared, direct: direct})
 	return errors.Join(reasons...)
+}
+
+// ofMachineItself reports whether a namespace is one that must not be closed,
+// though it is not the one that the Lock takes for the host's.
+func ofMachineItself(id nsID) bool {
+	for _, path := range []string{"/proc/thread-self/ns/net", "/proc/1/ns/net"} {
+		f, err := os.Open(path)
+		if err != nil {
+			continue // then no workload can have been found there
+		}
+		other, err := identify(f)
+		f.Close()
+		if err == nil && other == id {
+			return true
+		}
+	}
+	return false
 }
 
 // room adds a namespace, and what its interfaces are joined to on the host.

@@ -70,7 +70,7 @@ func identify(f *os.File) (nsID, error) {
 	if buf.Type != unix.NSFS_MAGIC {
 		return nsID{}, fmt.Errorf("%s is not a namespace", f.Name())
 	}
-	return nsID{dev: uint64(stat.Dev), ino: stat.Ino}, nil
+	return nsID{dev: uint64(stat.Dev), ino: stat.Ino}, nil //nolint:unconvert // 32 bits on some
 }
 
 // dial makes the socket, unless there is one.

@@ -42,7 +42,7 @@ func send(family, kind, protocol int, to unix.Sockaddr, data []byte, device stri
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	defer unix.Close(fd)
+	defer unix.Close(fd) //nolint:errcheck // what is sent is sent
 	if device != "" {
 		err = errors.Join(unix.BindToDevice(fd, device), unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
 		if err != nil {
@@ -91,7 +91,7 @@ func (c *connection) dial() error {
 	if err != nil {
 		return os.NewSyscallError("socket", err)
 	}
-	defer unix.Close(fd) // its first packet has left by then, or never does
+	defer unix.Close(fd) //nolint:errcheck // its first packet has left by then, or never does
 	err = unix.Connect(fd, to)
 	if errors.Is(err, unix.EINPROGRESS) {
 		return nil

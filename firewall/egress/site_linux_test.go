@@ -315,6 +315,10 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if len(os.Args) > 2 && os.Args[1] == ownCommand {
+		cutOffItself(os.Args[2])
+		return
+	}
 	os.Exit(m.Run())
 }
 

@@ -93,7 +93,7 @@ func watchOut(ns *os.File, short bool) (w *watch, err error) {
 		err = os.NewSyscallError("bind", unix.Bind(w.fd, &unix.SockaddrLinklayer{Protocol: networkOrder(unix.ETH_P_ALL)}))
 	}
 	if err != nil {
-		unix.Close(w.fd)
+		_ = unix.Close(w.fd)
 		return nil, err
 	}
 	go w.read()
@@ -221,7 +221,7 @@ func (w *watch) close() {
 	_ = w.finish()
 	if fd := w.fd; fd >= 0 {
 		w.fd = -1
-		go unix.Close(fd) // takes the kernel some milliseconds
+		go unix.Close(fd) //nolint:errcheck // takes the kernel some milliseconds
 	}
 }
 
@@ -306,6 +306,6 @@ func (e *ear) close() {
 	e.once.Do(func() {
 		_ = e.conn.SetReadDeadline(time.Now().Add(time.Millisecond))
 		<-e.ended
-		e.conn.Close()
+		_ = e.conn.Close()
 	})
 }

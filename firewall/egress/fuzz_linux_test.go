@@ -1,0 +1,82 @@
+package egress
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Whatever a machine has, what is added is there afterwards, once, and is come
+// to first; what was in chains of ours stays.
+func FuzzXScript(f *testing.F) {
+	f.Add("*raw\n:PREROUTING ACCEPT [0:0]\n:HARDSHELL-KILL-IN - [0:0]\n-A PREROUTING -j HARDSHELL-KILL-IN\n-A HARDSHELL-KILL-IN -i docker0 -j DROP\nCOMMIT\n", "br-1")
+	f.Add("*raw\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j ACCEPT\n-A OUTPUT -j HARDSHELL-KILL-OUT\n-A OUTPUT -j HARDSHELL-KILL-OUT\nCOMMIT\n", "docker0")
+	f.Add("-A\n*\n:\n", "x")
+	f.Fuzz(func(t *testing.T, text, name string) {
+		if name == "" || strings.ContainsAny(name, " \n\r\t*:#-") || strings.TrimSpace(name) != name {
+			t.Skip()
+		}
+		rule := "-i " + name + " -j DROP"
+		have := parseXSave([]byte(text))
+		key := [2]string{"raw", inChain}
+		got := parseXSave([]byte(xscript(have, xrules{key: {rule}})))
+		if n := count(got[key], rule); n != 1 && n != count(have[key], rule) {
+			t.Errorf("%q is there %d times", rule, n)
+		}
+		for _, old := range have[key] {
+			if old != "" && !slices.Contains(got[key], old) {
+				t.Errorf("%q is lost", old)
+			}
+		}
+	})
+}
+
+func count(all []string, s string) (n int) {
+	for _, other := range all {
+		if other == s {
+			n++
+		}
+	}
+	return n
+}
+
+// Frames are the workload's to shape: whatever is in them, they are either ours or
+// its own, and nothing that was not sent is seen.
+func FuzzLook(f *testing.F) {
+	f.Add([]byte("hs001122334455x1x"))
+	f.Add([]byte("hs001122334455xhs001122334455x99999999999x"))
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		c := &connection{addr: netip.MustParseAddr("198.18.0.1"), port: 40000}
+		w := &watch{run: "hs001122334455x", seen: map[string]int{}, conns: map[*connection]int{c: 0}, devices: map[int]string{}}
+		w.look(frame, &unix.SockaddrLinklayer{Ifindex: 7, Pkttype: unix.PACKET_OUTGOING})
+		for token := range w.seen {
+			if !strings.Contains(strings.ToLower(string(frame)), token) {
+				t.Errorf("saw %q", token)
+			}
+		}
+		if w.conns[c] != 0 && !strings.Contains(string(frame), string(c.addr.AsSlice())) {
+			t.Error("saw a connection")
+		}
+	})
+}
+
+func FuzzStateOf(f *testing.F) {
+	f.Add("1 (a) b) Z 1")
+	f.Fuzz(func(t *testing.T, name string) {
+		if got := stateOf([]byte("12 (" + name + ") R 1 1 0")); got != 'R' {
+			t.Errorf("%q: %q", name, got)
+		}
+	})
+}
+
+func FuzzParseLink(f *testing.F) {
+	f.Add(make([]byte, unix.SizeofIfInfomsg))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if l, err := parseLink(data); err == nil && l.name == "" {
+			t.Error("an interface without a name")
+		}
+	})
+}
