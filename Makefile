@@ -9,7 +9,7 @@ BASE  ?= HEAD~1
 # Modules of their own, which use this one as a stranger would.
 EXAMPLES = examples/customcheck
 
-.PHONY: all check deps fmt vet lint cross tidy test demo fuzz bench api
+.PHONY: all check deps fmt vet lint cross tidy test openclaw demo fuzz bench api
 
 all: check test
 
@@ -44,6 +44,12 @@ test:
 	@scripts/install-node-sdk || echo "The tests with the official SDK are skipped."
 	$(GO) test -race -shuffle=on -timeout 30m $(PKGS)
 	for dir in $(EXAMPLES); do (cd $$dir && $(GO) vet ./... && $(GO) test -race ./...) || exit 1; done
+
+# The soft stop against OpenClaw itself, which is 850 MB and takes its time to
+# start: the same cases as against the stand-in of "make test", and restarts.
+openclaw:
+	$(GO) vet -tags openclaw ./harden/openclaw/softstop
+	dir=$$(scripts/install-openclaw) && OPENCLAW_DIR=$$dir $(GO) test -tags openclaw -run 'TestOpenClaw|TestRestart' -v -count=1 -timeout 60m ./harden/openclaw/softstop
 
 demo: deps
 	$(GO) run ./examples/demo

@@ -22,6 +22,7 @@ const (
 // concurrently.
 type conn struct {
 	ws    *websocket.Conn
+	hide  func(string) string
 	hello hello
 
 	mu      sync.Mutex
@@ -42,7 +43,7 @@ func (e *endpoint) dial(ctx context.Context) (*conn, error) {
 		return nil, because(ctx, unreachable(err))
 	}
 	ws.SetReadLimit(maxFrame)
-	c := &conn{ws: ws, waiting: make(map[string]chan<- frame), heard: time.Now(), done: make(chan struct{})}
+	c := &conn{ws: ws, hide: e.hide, waiting: make(map[string]chan<- frame), heard: time.Now(), done: make(chan struct{})}
 	if err := c.greet(ctx, e.token.Reveal()); err != nil {
 		_ = ws.CloseNow()
 		return nil, because(ctx, err)
@@ -86,7 +87,7 @@ func (c *conn) greet(ctx context.Context, token string) error {
 		return err
 	}
 	if !f.OK {
-		return f.Error.refused("connect")
+		return f.Error.refused("connect", c.hide)
 	}
 	if err := json.Unmarshal(f.Payload, &c.hello); err != nil {
 		return errors.New("the gateway does not greet as it should")
@@ -183,7 +184,7 @@ func (c *conn) call(ctx context.Context, method string, params, result any) erro
 	select {
 	case f := <-answer:
 		if !f.OK {
-			return f.Error.refused(method)
+			return f.Error.refused(method, c.hide)
 		}
 		if json.Unmarshal(f.Payload, result) != nil {
 			return fmt.Errorf("the gateway's answer to %s is not what it should be", method)

@@ -91,7 +91,7 @@ type refusedError struct {
 	phase  phase
 }
 
-func (p *problem) refused(method string) *refusedError {
+func (p *problem) refused(method string, hide func(string) string) *refusedError {
 	e := &refusedError{method: method}
 	if p == nil {
 		return e
@@ -102,9 +102,9 @@ func (p *problem) refused(method string) *refusedError {
 		Phase  phase  `json:"phase"`
 	}
 	_ = json.Unmarshal(p.Details, &details) // what there is of it
-	e.code, e.reason, e.phase = word(p.Code), word(details.Reason), details.Phase
+	e.code, e.reason, e.phase = word(hide(p.Code)), word(hide(details.Reason)), details.Phase
 	if e.reason == "" {
-		e.reason = word(details.Code)
+		e.reason = word(hide(details.Code))
 	}
 	return e
 }

@@ -63,7 +63,7 @@ func (o *Observer) look(ctx context.Context, c *conn) (map[string]string, error)
 	default:
 		return nil, errors.New("the gateway waits for what is under way, and does not say what that is")
 	}
-	active, err := c.list(ctx, o.at.hide)
+	active, err := c.list(ctx)
 	left := active.statuses()
 	if r, ok := errors.AsType[*refusedError](err); ok && r.suspended() && r.phase == phasePrepared {
 		return nil, nil // it has just been closed

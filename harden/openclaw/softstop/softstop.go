@@ -127,7 +127,7 @@ var pauses = []time.Duration{0, 20 * time.Millisecond, 50 * time.Millisecond, 10
 func (s *Stopper) stop(ctx context.Context, c *conn) error {
 	open := make(map[string]string) // what was last seen
 	for round := 0; ; round++ {
-		active, err := c.list(ctx, s.at.hide)
+		active, err := c.list(ctx)
 		if r, ok := errors.AsType[*refusedError](err); ok && r.suspended() {
 			active, err = nil, nil // whose it is, prepare finds out
 		}

@@ -37,13 +37,13 @@ func (l workList) statuses() map[string]string {
 
 // list asks for all that is under way. What it returns beside an error was
 // seen.
-func (c *conn) list(ctx context.Context, hide func(string) string) (workList, error) {
+func (c *conn) list(ctx context.Context) (workList, error) {
 	all := make(workList)
-	err := errors.Join(c.sessions(ctx, all, hide), c.tasks(ctx, all, hide))
+	err := errors.Join(c.sessions(ctx, all), c.tasks(ctx, all))
 	return all, err
 }
 
-func (c *conn) sessions(ctx context.Context, into workList, hide func(string) string) error {
+func (c *conn) sessions(ctx context.Context, into workList) error {
 	for offset := 0; ; {
 		var page struct {
 			Sessions []struct {
@@ -62,10 +62,10 @@ func (c *conn) sessions(ctx context.Context, into workList, hide func(string) st
 		}
 		for _, s := range page.Sessions {
 			w := work{session: s.Key, status: "running or queued"}
-			name := "session/" + hide(s.Key)
+			name := "session/" + c.hide(s.Key)
 			if s.Key == "global" || s.Key == "unknown" { // each agent has one
 				w.agent = s.Agent
-				name += "@" + hide(s.Agent)
+				name += "@" + c.hide(s.Agent)
 			}
 			into[name] = w
 		}
@@ -79,7 +79,7 @@ func (c *conn) sessions(ctx context.Context, into workList, hide func(string) st
 	}
 }
 
-func (c *conn) tasks(ctx context.Context, into workList, hide func(string) string) error {
+func (c *conn) tasks(ctx context.Context, into workList) error {
 	for cursor, seen := "", 0; ; {
 		var page struct {
 			Tasks []struct {
@@ -100,8 +100,8 @@ func (c *conn) tasks(ctx context.Context, into workList, hide func(string) strin
 			return errors.New("the gateway's answer to tasks.list is not a list")
 		}
 		for _, t := range page.Tasks {
-			w := work{task: t.ID, status: strings.TrimSpace(hide(t.Status) + " " + hide(t.Kind))}
-			into["task/"+hide(t.ID)] = w
+			w := work{task: t.ID, status: strings.TrimSpace(c.hide(t.Status) + " " + c.hide(t.Kind))}
+			into["task/"+c.hide(t.ID)] = w
 		}
 		seen += len(page.Tasks)
 		if cursor = page.Next; cursor == "" {
