@@ -17,6 +17,10 @@ const (
 	composeService = "com.docker.compose.service"
 )
 
+// Remote reports whether the engine is, by its address, on another machine. It
+// asks nobody.
+func (e *Engine) Remote() bool { return e.unix == "" }
+
 // List lists all containers of the engine, in any state. It is one request.
 func (e *Engine) List(ctx context.Context) ([]container.Listed, error) {
 	listed, err := e.list(ctx, true)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"syscall"
+	"time"
 )
 
 // Freeze is an actuator that has the kernel freeze the agent's containers, by
@@ -66,14 +67,29 @@ func (f *Freeze) Release(context.Context) error {
 	return l.err("release")
 }
 
-// relook learns what is there now, without the engine. An error is returned
-// only if nothing else is known either.
+// askTimeout bounds the wait for an engine by one who knows nothing yet.
+const askTimeout = time.Second
+
+// relook learns what is there now. The engine is asked only if nobody else
+// knows of anything, as before the first Arm.
 func (t *Tracker) relook(ctx context.Context) error {
-	diskErr := t.readDisk()
-	if errors.Is(diskErr, fs.ErrNotExist) && len(t.list()) > 0 {
-		diskErr = nil
+	if t.isRemote() {
+		return errRemote // what is here is not its
 	}
-	return errors.Join(diskErr, t.open(ctx))
+	err := t.readDisk()
+	if errors.Is(err, fs.ErrNotExist) && len(t.list()) > 0 {
+		err = nil
+	}
+	if len(t.list()) == 0 && t.Engine != nil {
+		asking, cancel := context.WithTimeout(ctx, askTimeout)
+		defer cancel()
+		if askErr := t.askEngine(asking); askErr == nil {
+			err = t.readDisk() // the engine has said where
+		} else {
+			err = errors.Join(err, askErr)
+		}
+	}
+	return errors.Join(err, t.open(ctx), t.roll.unmet(t.Agent))
 }
 
 // groups returns the cgroups that are open.

@@ -112,7 +112,7 @@ func TestForkBomb(t *testing.T) {
 		t.Run(k.name, func(t *testing.T) {
 			b := set(t, l, named)
 			k.be(b.tracker)
-			b.run("agent", "--restart=always", "--pids-limit=150", "--pid=host", lab.AgentImage)
+			b.run("agent", "--restart=always", "--pids-limit=80", "--pid=host", lab.AgentImage)
 			defer b.docker("rm", "-f", "agent")
 			id := b.docker("inspect", "-f", "{{.Id}}", "agent")
 			b.arm()

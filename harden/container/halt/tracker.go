@@ -22,6 +22,8 @@ import (
 // package docker is one.
 type Engine interface {
 	container.Engine
+	// Remote reports, without asking, whether it is on another machine.
+	Remote() bool
 	List(ctx context.Context) ([]container.Listed, error)
 	Networks(ctx context.Context) ([]container.EngineNetwork, error)
 	Changes(ctx context.Context) <-chan struct{}
@@ -125,7 +127,7 @@ func (t *Tracker) Arm(ctx context.Context) error {
 	engineErr := t.askEngine(ctx)
 	var localErr error
 	if t.isRemote() {
-		localErr = fmt.Errorf("halt: %w: freezing and killing by the kernel, and what finds processes, are missing", container.ErrRemote)
+		localErr = errRemote
 	} else {
 		if err := t.readDisk(); err != nil && (engineErr != nil || !errors.Is(err, fs.ErrNotExist)) {
 			localErr = err
@@ -135,10 +137,12 @@ func (t *Tracker) Arm(ctx context.Context) error {
 	return errors.Join(engineErr, localErr, t.roll.unmet(t.Agent))
 }
 
+var errRemote = fmt.Errorf("halt: %w: freezing and killing by the kernel, and what finds processes, are missing", container.ErrRemote)
+
 func (t *Tracker) isRemote() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.remote
+	return t.remote || t.Engine != nil && t.Engine.Remote()
 }
 
 // Watch keeps the Tracker current, until ctx ends: it arms it again whenever
