@@ -11,7 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/managemyclaw/hardshell/audit/trail"
@@ -34,6 +36,7 @@ type switched struct {
 	sw     *killswitch.Switch
 	config access.KillSwitch
 	secret string
+	files  fstest.MapFS // what is in dir
 }
 
 func thingTargets(names ...string) []killswitch.Target {
@@ -53,24 +56,67 @@ func thingTargets(names ...string) []killswitch.Target {
 	return all
 }
 
+// prepared is the state of a switch that is armed and drilled, made once.
+var prepared = sync.OnceValues(func() (*switched, error) {
+	dir, err := os.MkdirTemp("", "switch")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	s := &switched{dir: dir, files: make(fstest.MapFS), secret: killswitch.GenerateResetSecret()}
+	if s.key, err = killswitch.GenerateKey(); err != nil {
+		return nil, err
+	}
+	if err := killswitch.SetResetSecret(dir, "openclaw", s.secret); err != nil {
+		return nil, err
+	}
+	if _, err := killswitch.OpenFence(filepath.Join(dir, "fence")); err != nil {
+		return nil, err
+	}
+	if err := s.open(); err != nil {
+		return nil, err
+	}
+	ctx := context.Background()
+	if _, err := s.sw.Arm(ctx); err != nil {
+		return nil, err
+	}
+	if _, err = s.sw.Drill(ctx, killswitch.Rehearsal{Variant: killswitch.VariantNormal, Targets: thingTargets("container", "egress")}); err != nil {
+		return nil, err
+	}
+	return s, fs.WalkDir(os.DirFS(dir), ".", func(name string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		file := &fstest.MapFile{Mode: fs.ModeDir | 0o700}
+		if !e.IsDir() {
+			file.Mode = 0o600
+			file.Data, err = os.ReadFile(filepath.Join(dir, name))
+		}
+		s.files[name] = file
+		return err
+	})
+})
+
+func (s *switched) open() (err error) {
+	s.sw, err = killswitch.New(killswitch.Config{Agent: "openclaw", Dir: s.dir, Key: s.key, Trail: new(taken), Targets: thingTargets("container", "egress")})
+	return err
+}
+
 // newSwitched returns a switch that is armed and drilled.
 func newSwitched(t *testing.T) *switched {
 	t.Helper()
-	s := &switched{t: t, dir: t.TempDir(), secret: killswitch.GenerateResetSecret()}
-	var err error
-	if s.key, err = killswitch.GenerateKey(); err != nil {
-		t.Fatal(err)
-	}
-	if err := killswitch.SetResetSecret(s.dir, "openclaw", s.secret); err != nil {
-		t.Fatal(err)
-	}
-	s.sw, err = killswitch.New(killswitch.Config{Agent: "openclaw", Dir: s.dir, Key: s.key, Trail: new(taken), Targets: thingTargets("container", "egress")})
+	of, err := prepared()
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := &switched{t: t, dir: filepath.Join(t.TempDir(), "switch"), key: of.key, secret: of.secret}
+	if err := os.CopyFS(s.dir, of.files); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.open(); err != nil {
+		t.Fatal(err)
+	}
 	s.config = access.KillSwitch{Dir: switchDir, Agent: "openclaw", Key: s.key.Public()}
-	s.arm()
-	s.drill(killswitch.Rehearsal{Variant: killswitch.VariantNormal, Targets: thingTargets("container", "egress")})
 	return s
 }
 

@@ -134,9 +134,9 @@ func (h *Handler) command(w http.ResponseWriter, r *http.Request) {
 		h.renew(w, r, &s, who)
 		return
 	}
-	fresh, saved := true, (<-chan error)(nil)
 	if s.Action == Kill { // to be told twice how things are does no harm
-		if fresh, saved = h.nonces.use(s.key, s.Nonce); !fresh {
+		fresh, saved := h.nonces.use(s.key, s.Nonce)
+		if !fresh {
 			h.decline(w, r, &s, who, CodeReplayed, "it was used before: sign another")
 			return
 		}
@@ -189,7 +189,7 @@ func (h *Handler) kill(w http.ResponseWriter, r *http.Request, s *signed, who st
 	late := time.NewTimer(savedTime)
 	defer late.Stop()
 	select {
-	case <-saved: // an error is among the problems
+	case _ = <-saved: // an error is among the problems
 	case <-late.C:
 	}
 	a.Problems = h.problems()

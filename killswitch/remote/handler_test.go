@@ -504,10 +504,14 @@ func TestNewRefuses(t *testing.T) {
 		"no agent":           func(c *remote.Config) { c.Agent = "" },
 		"nobody":             func(c *remote.Config) { c.Operators = nil },
 		"somebody with none": func(c *remote.Config) { c.Operators = []remote.Operator{{Name: "ann"}} },
-		"a key of two":       func(c *remote.Config) { c.Operators = append(c.Operators, remote.Operator{Name: "bob", Keys: []remote.PublicKey{k}}) },
-		"twice":              func(c *remote.Config) { c.Operators = append(c.Operators, c.Operators[0]) },
-		"an empty key":       func(c *remote.Config) { c.Operators = []remote.Operator{{Name: "ann", Keys: make([]remote.PublicKey, 1)}} },
-		"much skew":          func(c *remote.Config) { c.Skew = time.Hour },
+		"a key of two": func(c *remote.Config) {
+			c.Operators = append(c.Operators, remote.Operator{Name: "bob", Keys: []remote.PublicKey{k}})
+		},
+		"twice": func(c *remote.Config) { c.Operators = append(c.Operators, c.Operators[0]) },
+		"an empty key": func(c *remote.Config) {
+			c.Operators = []remote.Operator{{Name: "ann", Keys: make([]remote.PublicKey, 1)}}
+		},
+		"much skew": func(c *remote.Config) { c.Skew = time.Hour },
 	} {
 		c := good
 		f(&c)
