@@ -164,6 +164,17 @@ func TestDeadEngine(t *testing.T) {
 		t.Error("that the engine will start it when it is started is not said")
 	}
 	b.confirm(b.procs, 500*time.Millisecond)
+	misspelt := halt.Agent{Names: []string{"agnet"}}
+	for _, o := range []observer{
+		&halt.Processes{Agent: misspelt, DataRoot: filepath.Join(b.Dir(), "docker")},
+		&halt.Frozen{Agent: misspelt, DataRoot: filepath.Join(b.Dir(), "docker")},
+		&halt.Restarts{Agent: misspelt, DataRoot: filepath.Join(b.Dir(), "docker")},
+		&halt.Processes{}, &halt.Frozen{}, &halt.Restarts{},
+	} {
+		if left, err := o.Remaining(t.Context()); err == nil {
+			t.Errorf("%s: of an agent that nobody knows %v remains", o.Name(), left)
+		}
+	}
 	if left := append(b.truth(first), b.truth(second)...); len(left) > 0 {
 		t.Error(left)
 	}
