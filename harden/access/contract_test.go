@@ -9,7 +9,10 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/managemyclaw/hardshell/audit/reconcile"
+	"github.com/managemyclaw/hardshell/audit/trail"
 	"github.com/managemyclaw/hardshell/composio"
 	"github.com/managemyclaw/hardshell/harden"
 	"github.com/managemyclaw/hardshell/harden/access"
@@ -170,4 +173,48 @@ func TestNothingShowsACredential(t *testing.T) {
 	if found < 10 {
 		t.Errorf("only %d findings", found)
 	}
+}
+
+// The judges of trails keep the contract.
+func TestTrailJudgesKeepTheContract(t *testing.T) {
+	d := newDiary(t, 3, 3)
+	sources := access.NewTrailSource(d.config())
+	all, err := sources.List(t.Context(), &host.Local().View)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sound := all[0]
+	with := func(change func(*access.TrailReview)) access.TrailReview {
+		r := sound
+		change(&r)
+		return r
+	}
+	damaged := with(func(r *access.TrailReview) { r.Err = &trail.DamageError{Kind: trail.DamageEdited, File: "0.seg"} })
+	denied := with(func(r *access.TrailReview) { r.Err = fs.ErrPermission })
+	unpinned := with(func(r *access.TrailReview) { r.Pinned, r.PinErr = nil, fs.ErrNotExist })
+	unread := with(func(r *access.TrailReview) { r.ReadErr = fs.ErrPermission })
+	stale := with(func(r *access.TrailReview) {
+		r.Summary.Checkpoint.Size++
+		r.Unpinned = r.Now.Add(-2 * access.DefaultMaxUnpinned)
+	})
+	undated := with(func(r *access.TrailReview) { r.Summary.Checkpoint.Size++ })
+	behind := with(func(r *access.TrailReview) { r.Summary.Checkpoint.Size = 1 })
+	kept(t, "access.trail_verifies", access.JudgeTrail, []access.TrailReview{sound, unread, stale},
+		[]access.TrailReview{damaged, with(func(r *access.TrailReview) { r.Gone = true })}, []access.TrailReview{{}, denied, unpinned, behind})
+	kept(t, "access.trail_pinned", access.JudgePinned, []access.TrailReview{sound},
+		[]access.TrailReview{stale, with(func(r *access.TrailReview) { r.Pinned, r.PinErr = nil, trail.ErrCheckpoint })}, []access.TrailReview{{}, denied, damaged, unpinned, unread, undated, behind})
+	kept(t, "access.trail_fresh", access.JudgeFresh, []access.TrailReview{sound, with(func(r *access.TrailReview) { r.Asked, r.Recorded = true, true })},
+		[]access.TrailReview{with(func(r *access.TrailReview) { r.Asked = true }), with(func(r *access.TrailReview) { r.Last = r.Now.Add(-time.Hour) }), with(func(r *access.TrailReview) { r.Last = time.Time{} })},
+		[]access.TrailReview{{}, denied, damaged, unread, with(func(r *access.TrailReview) { r.Asked, r.Recorded, r.AskErr = true, true, fs.ErrPermission })})
+	report := func(r reconcile.Report) access.Completeness {
+		return access.Completeness{Trail: d.trail, Since: sound.Now.Add(-time.Hour), Until: sound.Now, Report: &r}
+	}
+	found := []reconcile.Finding{{Kind: reconcile.Unrecorded, Side: reconcile.SideComposio, LogID: "log_x"}}
+	kept(t, "access.trail_complete", access.JudgeComplete, []access.Completeness{report(reconcile.Report{Complete: true})},
+		[]access.Completeness{report(reconcile.Report{Complete: true, Findings: found}), report(reconcile.Report{Findings: found})},
+		[]access.Completeness{{}, {Err: fs.ErrPermission}, report(reconcile.Report{}), report(reconcile.Report{Complete: true, Gaps: []error{fs.ErrPermission}}), report(reconcile.Report{Complete: true, Open: found, Undecided: 1}), report(reconcile.Report{Complete: true, Undecided: 1})})
+	entry := access.Entry{Path: "/t", Mode: fs.ModeDir | 0o700}
+	kept(t, "access.trail_private", access.JudgeTrailGuard, []access.TrailGuard{{Trail: d.trail, Log: []access.Entry{entry}}},
+		[]access.TrailGuard{{Log: []access.Entry{{Path: "/t", Mode: fs.ModeDir | 0o777}}}, {Log: []access.Entry{entry}, Mounts: []string{"x"}}},
+		[]access.TrailGuard{{}, {Err: fs.ErrPermission}, {Log: []access.Entry{entry}, AgentsErr: fs.ErrPermission}, {Log: []access.Entry{entry}, Secret: &access.Guard{Err: fs.ErrPermission}}})
 }

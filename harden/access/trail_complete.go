@@ -33,7 +33,7 @@ type Completeness struct {
 }
 
 // Subject names the trail in reports.
-func (c *Completeness) Subject() string { return (&TrailReview{Trail: c.Trail}).Subject() }
+func (x *Completeness) Subject() string { return (&TrailReview{Trail: x.Trail}).Subject() }
 
 // NewCompletenessSource returns the trails of c in which a gateway records,
 // beside what Composio has executed.
@@ -58,42 +58,25 @@ func NewCompletenessSource(c Config) *harden.Source[Completeness] {
 	}
 }
 
+// compare compares what the trail has with what Composio has.
 func (x *Completeness) compare(ctx context.Context, c *Config, v *host.View) {
 	if c.Executions == nil {
 		x.Err = errNoComposio
-		return
-	}
-	log, err := x.Trail.logOf(v)
-	if err != nil {
-		x.Err = err
-		return
-	}
-	key, err := x.Trail.keyOf(v)
-	if err != nil {
-		x.Err = err
 		return
 	}
 	window := c.Window
 	if window <= 0 {
 		window = DefaultWindow
 	}
-	x.Until = time.Now()
+	x.Until = time.Now() // before anything is read
 	x.Since = x.Until.Add(-window)
-	reader, err := trail.OpenReader(ctx, log, key)
+	reader, begun, err := x.Trail.reader(ctx, v)
 	if err != nil {
 		x.Err = err
 		return
 	}
-	// Of the time before there was a trail it has nothing to say.
-	for rec, err := range reader.Records(ctx, trail.Query{}) {
-		if err != nil {
-			x.Err = err
-			return
-		}
-		if begun := rec.Event.Time; begun.After(x.Since) {
-			x.Since = begun
-		}
-		break
+	if begun.After(x.Since) { // of the time before it has nothing to say
+		x.Since = begun
 	}
 	if !x.Since.Before(x.Until) {
 		x.Err = fmt.Errorf("the first record says that it is of %s, which is yet to come: set the clock, and find out who changed it", stamp(x.Since))
@@ -105,6 +88,26 @@ func (x *Completeness) compare(ctx context.Context, c *Config, v *host.View) {
 		Records:    reader.Records(ctx, trail.Query{Since: since, Until: until}),
 		Executions: reconcile.Composio(c.Executions.Executions(ctx, composio.LogFilter{From: since, To: until})),
 	})
+}
+
+// reader opens the log for reading, and returns the time of its first record,
+// which is zero if there is none.
+func (t *Trail) reader(ctx context.Context, v *host.View) (r *trail.Reader, begun time.Time, err error) {
+	log, err := t.logOf(v)
+	if err != nil {
+		return nil, begun, err
+	}
+	key, err := t.keyOf(v)
+	if err != nil {
+		return nil, begun, err
+	}
+	if r, err = trail.OpenReader(ctx, log, key); err != nil {
+		return nil, begun, err
+	}
+	for rec, err := range r.Records(ctx, trail.Query{}) {
+		return r, rec.Event.Time, err
+	}
+	return r, begun, nil
 }
 
 // judgeComplete judges whether every action has its record, and every record

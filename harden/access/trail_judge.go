@@ -100,14 +100,14 @@ func judgeFresh(_ context.Context, r TrailReview) (harden.Verdict, error) {
 	}
 	age := r.Now.Sub(r.Last)
 	switch {
+	case r.Now.IsZero():
+		return harden.Verdict{}, errors.New("it was not looked at")
 	case r.Trail.MaxAge <= 0 && !r.Trail.Gateway:
 		return harden.NotApplicable("nothing need be recorded in it unless something is changed"), nil
 	case r.Err != nil:
 		return harden.Verdict{}, fmt.Errorf("the log could not be verified: %w", r.Err)
 	case r.ReadErr != nil:
 		return harden.Verdict{}, r.ReadErr
-	case r.Now.IsZero():
-		return harden.Verdict{}, errors.New("it was not looked at")
 	case r.Asked && r.AskErr == nil && !r.Recorded:
 		return fail("unrecorded", "the gateway has refused a request, and that is not in this log: what agents do is recorded elsewhere, or not at all",
 			"name the log that the gateway writes to, and see what the gateway says of it", "no record of the request")
