@@ -4,60 +4,94 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
+	"time"
 
 	"github.com/managemyclaw/hardshell/composio/gateway"
+	"github.com/managemyclaw/hardshell/killswitch"
 )
 
-// A fileFence is a [gateway.Fence] that outlasts the process: an agent is
-// stopped as long as there is a file of its name in the directory, whatever is
-// in it. If nobody can tell, it is stopped too.
-type fileFence struct{ dir string }
-
-// openFence returns the fence in a directory, which it makes if it is not there.
-func openFence(dir string) (fileFence, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fileFence{}, fmt.Errorf("fence: %w (name another directory with --state-dir)", err)
-	}
-	return fileFence{dir}, nil
-}
-
-func (f fileFence) file(agent string) string { return filepath.Join(f.dir, agent) }
-
-// Fenced implements [gateway.Fence].
-func (f fileFence) Fenced(_ context.Context, agent string) error {
-	if !filepath.IsLocal(agent) || filepath.Base(agent) != agent {
-		return fmt.Errorf("fence: %q is not the name of an agent", agent)
-	}
-	switch _, err := os.Lstat(f.file(agent)); {
-	case err == nil:
-		return errors.New("fence: the agent was stopped: whoever runs the gateway has to look at why before it may go on")
-	case !errors.Is(err, fs.ErrNotExist):
-		return errors.New("fence: it cannot be read, and so it holds")
-	}
-	// That there is no file says something only where there could be one.
-	if info, err := os.Lstat(f.dir); err != nil || !info.IsDir() {
-		return errors.New("fence: it cannot be read, and so it holds")
-	}
-	return nil
-}
-
-// engage stops an agent until somebody removes the file, also over a loss of
-// power once it has returned. It stops it as soon as there is a file, even if
-// it returns an error after that.
-func (f fileFence) engage(agent, why string) error {
-	file, err := os.OpenFile(f.file(agent), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+// fence returns the fence of the state directory, which the gateway, harden,
+// standby and the kill switch share.
+func (p *program) fence() (*killswitch.Fence, error) {
+	f, err := killswitch.OpenFence(filepath.Join(p.stateDir, "fence"))
 	if err != nil {
-		return fmt.Errorf("fence: %w", err)
+		return nil, fmt.Errorf("%w (name another directory with --state-dir)", err)
 	}
-	_, err = fmt.Fprintln(file, why)
-	if err := errors.Join(err, file.Sync(), file.Close(), syncDir(f.dir)); err != nil {
-		return fmt.Errorf("fence: %w", err)
+	return f, nil
+}
+
+// mayStart keeps harden from starting a container of an agent that is stopped:
+// by the agent's name, and by the container's.
+func (p *program) mayStart(ctx context.Context, container string) error {
+	fence, err := p.fence()
+	if err != nil {
+		return err
 	}
-	return nil
+	if agent, err := p.agentName(); err == nil && agent != container {
+		if err := fence.Fenced(ctx, agent); err != nil {
+			return err
+		}
+	}
+	return fence.Fenced(ctx, container)
+}
+
+// A tripwire remembers for a gateway whose breaker has tripped, and lets them go
+// on once the fence has been released after it.
+type tripwire struct {
+	fence *killswitch.Fence
+
+	mu     sync.Mutex
+	epochs map[string]uint64 // by agent
+}
+
+// trip engages the fence for good. The agent is stopped even if it cannot be
+// made durable: as long as the process lives.
+func (w *tripwire) trip(ctx context.Context, agent, why string) (epoch uint64, err error) {
+	epoch, err = w.fence.Engage(ctx, agent, why)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.epochs == nil {
+		w.epochs = make(map[string]uint64)
+	}
+	w.epochs[agent] = epoch
+	return epoch, err
+}
+
+// released returns the agents that may go on.
+func (w *tripwire) released() (agents []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for agent, epoch := range w.epochs {
+		if state, err := w.fence.State(agent); err == nil && !state.Engaged() && state.Epoch >= epoch {
+			agents = append(agents, agent)
+		}
+	}
+	return agents
+}
+
+// watch resets the gateway for agents that were reset, until ctx ends.
+func (w *tripwire) watch(ctx context.Context, g *gateway.Gateway, say func(format string, args ...any)) {
+	for tick := time.Tick(fenceEvery); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick:
+		}
+		for _, agent := range w.released() {
+			if err := g.Reset(ctx, agent); err != nil {
+				say("agent %s stays stopped: %v", agent, err)
+				continue
+			}
+			w.mu.Lock()
+			delete(w.epochs, agent)
+			w.mu.Unlock()
+			say("agent %s was reset, and may go on", agent)
+		}
+	}
 }
 
 // syncDir makes the names in a directory durable, which Windows does by itself.
@@ -71,5 +105,3 @@ func syncDir(name string) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
-
-var _ gateway.Fence = fileFence{}

@@ -25,6 +25,7 @@ import (
 
 // A program is one run of the command.
 type program struct {
+	stdin          io.Reader
 	stdout, stderr io.Writer
 	getenv         func(string) string
 
@@ -53,6 +54,10 @@ type program struct {
 	composioURL string
 	gatewayURL  string
 	probeToken  string
+
+	// Of the kill switch.
+	agent    string
+	dataRoot string
 }
 
 const defaultStateDir = "/var/lib/hardshell"
@@ -216,5 +221,6 @@ func (p *program) deployment() (*openclaw.Deployment, error) {
 		StateDir:   filepath.Join(p.stateDir, "recreate"),
 		Network:    p.network(),
 		Access:     access,
+		MayStart:   p.mayStart,
 	}, nil
 }

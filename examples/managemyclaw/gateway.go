@@ -13,7 +13,6 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
@@ -115,7 +114,7 @@ func (p *program) serve(ctx context.Context, address netip.AddrPort, names []str
 	if !private(mode) {
 		return usageError(fmt.Sprintf("--composio-key-file: others may read or write %s: chmod 600 %s", p.composioKey, p.composioKey))
 	}
-	fence, err := openFence(filepath.Join(p.stateDir, "fence"))
+	fence, err := p.fence()
 	if err != nil {
 		return err
 	}
@@ -135,16 +134,18 @@ func (p *program) serve(ctx context.Context, address netip.AddrPort, names []str
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
+	wire := &tripwire{fence: fence}
 	g, err := gateway.New(ctx, gateway.Config{
 		Policy: policy, Upstream: client, Fence: fence, Trail: record, Redactor: redactor, Hosts: names, Logger: logger,
 		OnTrip: func(t gateway.Trip) {
 			why := fmt.Sprintf("%s: the breaker tripped: more than %v of destructive tools; the last, %s, was not made (request %s)",
 				t.Time.UTC().Format(time.RFC3339), t.Limit, t.Tool, t.RequestID)
-			if err := fence.engage(t.Agent, why); err != nil {
+			epoch, err := wire.trip(context.WithoutCancel(ctx), t.Agent, why)
+			if err != nil {
 				say(stderr, "agent %s is stopped as long as this gateway runs, and NOT after: do not restart it, for %v", t.Agent, err)
 				return
 			}
-			say(stderr, "agent %s is stopped: more than %v of destructive tools. Once you know why, remove %s, and restart the gateway", t.Agent, t.Limit, fence.file(t.Agent))
+			say(stderr, "agent %s is stopped: more than %v of destructive tools. Once you know why: managemyclaw reset --agent %s --epoch %d", t.Agent, t.Limit, t.Agent, epoch)
 		},
 	})
 	if err != nil {
@@ -168,10 +169,11 @@ func (p *program) serve(ctx context.Context, address netip.AddrPort, names []str
 	living, stop := context.WithCancel(ctx)
 	var keeping sync.WaitGroup
 	keeping.Go(func() { keep(living, record, pins, func(err error) { say(stderr, "%v", err) }) })
+	keeping.Go(func() { wire.watch(living, g, func(format string, args ...any) { say(stdout, format, args...) }) })
 	defer func() { stop(); keeping.Wait() }() // before it is pinned for the last time
 	for name := range policy.Agents {
 		if err := fence.Fenced(ctx, name); err != nil {
-			say(stderr, "agent %s is stopped: %s is there", name, fence.file(name))
+			say(stderr, "agent %s is stopped: %v", name, err)
 		}
 	}
 	for {

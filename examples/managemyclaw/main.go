@@ -8,12 +8,24 @@
 //	managemyclaw firewall recover|restore|watch
 //	managemyclaw gateway --policy FILE --composio-key-file FILE
 //	managemyclaw gateway token
+//	managemyclaw standby [--listen ADDRESS --operators FILE] [--lease TIME]
+//	managemyclaw kill [--reason TEXT]
+//	managemyclaw fire --url URL --switch NAME --agent NAME --key FILE
+//	managemyclaw drill --canary CONTAINER
+//	managemyclaw status
+//	managemyclaw reset --epoch NUMBER
 //	managemyclaw trail verify|pin|tail|export|prove
 //
 // The gateway stands between agents and Composio, and lets through what the
-// policy allows. A breaker that trips there stops the agent for good: a file in
-// the state directory fences it off, also after a restart, until somebody who
-// has looked removes it. On SIGHUP the policy is read anew.
+// policy allows. A breaker that trips there stops the agent for good: the fence
+// in the state directory holds it, also after a restart, until it is reset. On
+// SIGHUP the policy is read anew.
+//
+// The kill switch stops an agent: its network, its processes, what would start
+// them again, its tools at the gateway and its accounts at Composio, all at
+// once. Kill needs nothing that runs; standby makes it faster, since all is
+// prepared, and keeps down what was stopped. Whatever starts the agent asks
+// fence first, such as by ExecStartPre= of its unit.
 //
 // What the gateway lets through or denies, and what the program changes, is
 // recorded in two trails in the state directory, which nobody can change unseen:
@@ -39,6 +51,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"github.com/managemyclaw/hardshell/firewall/egress"
 )
 
 // Exit codes.
@@ -64,6 +78,13 @@ const usage = `usage: managemyclaw COMMAND [flags]
   firewall         what runs when the machine starts: recover, restore and watch
   gateway          stand between agents and Composio; gateway token makes a token for an agent
   trail            verify, pin, show, export and prove what was recorded
+  standby          keep the kill switch armed, and a stopped agent down
+  kill             stop the agent, at once, and say what is confirmed off
+  fire             fire the switch of another machine; operator makes the key for it
+  drill            rehearse a kill on a canary, and keep what was seen
+  status           say whether the agent is stopped, and the switch armed
+  reset            let a stopped agent run again, by the second secret; starts nothing
+  fence            exit with 0 if the agent may be started: for what starts it
 
 Flags of a command: managemyclaw COMMAND -h
 Exit status: 0 all pass, 1 something fails, 2 wrong usage, 3 nothing fails but something is unknown
@@ -71,7 +92,7 @@ Exit status: 0 all pass, 1 something fails, 2 wrong usage, 3 nothing fails but s
 
 // run is the whole program.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
-	p := &program{stdout: stdout, stderr: stderr, getenv: getenv}
+	p := &program{stdin: os.Stdin, stdout: stdout, stderr: stderr, getenv: getenv}
 	if len(args) == 0 {
 		fmt.Fprint(stderr, usage)
 		return exitUsage
@@ -93,6 +114,27 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		code, err = p.gateway(ctx, args[1:])
 	case "trail":
 		code, err = p.trailCommand(ctx, args[1:])
+	case "kill":
+		code, err = p.kill(ctx, args[1:])
+	case "fire":
+		code, err = p.fire(ctx, args[1:])
+	case "operator":
+		code, err = p.operatorKey(args[1:])
+	case "drill":
+		code, err = p.drill(ctx, args[1:])
+	case helperCommand:
+		if err := egress.ServeHelper(); err != nil {
+			return exitFail
+		}
+		return exitPass
+	case "status":
+		code, err = p.status(ctx, args[1:])
+	case "reset":
+		code, err = p.reset(ctx, args[1:])
+	case "fence":
+		code, err = p.fenced(ctx, args[1:])
+	case "standby":
+		code, err = p.standby(ctx, args[1:])
 	case "help", "-h", "-help", "--help":
 		fmt.Fprint(stdout, usage)
 		return exitPass

@@ -4,6 +4,7 @@
 package openclaw
 
 import (
+	"context"
 	"slices"
 
 	"github.com/managemyclaw/hardshell/harden"
@@ -59,6 +60,10 @@ type Deployment struct {
 	// required beside Control.
 	StateDir string
 
+	// MayStart, if set, is asked before the remedy of a container starts one,
+	// such as the fence of a kill switch; see [container.Recreator].
+	MayStart func(ctx context.Context, container string) error
+
 	// Network, if set, adds the checks of who can reach the machine, points 6
 	// to 9. Start from [network.Local]. What it leaves empty is taken from the
 	// rest: the containers, the gateway's ports, where ports may be
@@ -82,7 +87,7 @@ func (d *Deployment) Checks() []harden.Check {
 		checks = container.Checks(src, d.Profile)
 	}
 	if d.Control != nil && src != nil {
-		r := &container.Recreator{Control: d.Control, Source: src, Profile: d.Profile, StateDir: d.StateDir}
+		r := &container.Recreator{Control: d.Control, Source: src, Profile: d.Profile, StateDir: d.StateDir, MayStart: d.MayStart}
 		for i, c := range checks {
 			checks[i] = r.Remedy(c)
 		}

@@ -1,0 +1,310 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/managemyclaw/hardshell/composio"
+	"github.com/managemyclaw/hardshell/composio/gateway"
+	"github.com/managemyclaw/hardshell/composio/gateway/halted"
+	"github.com/managemyclaw/hardshell/firewall/egress"
+	"github.com/managemyclaw/hardshell/harden/container/halt"
+	"github.com/managemyclaw/hardshell/harden/host"
+	"github.com/managemyclaw/hardshell/killswitch"
+)
+
+// revokeTime is for a project with thousands of accounts: 2,000 requests a
+// minute are allowed, and an account takes four.
+const revokeTime = 15 * time.Minute
+
+// switchFlags adds the flags that say what there is to stop.
+func (p *program) switchFlags(fs *flag.FlagSet) {
+	p.accessFlags(fs)
+	fs.StringVar(&p.dataRoot, "data-root", "", "`DIR` where the engine keeps its containers, if it cannot say")
+	fs.StringVar(&p.agent, "agent", "", "`NAME` of the agent, as in the policy; without it, the policy's only one, or the\nname of the container")
+}
+
+// agentName returns which agent is meant.
+func (p *program) agentName() (string, error) {
+	if p.agent != "" {
+		return p.agent, nil
+	}
+	if p.policy != "" {
+		policy, err := gateway.ReadPolicy(p.policy)
+		if err != nil {
+			return "", usageError(err.Error())
+		}
+		if names := slices.Sorted(maps.Keys(policy.Agents)); len(names) > 1 {
+			return "", usageError("the policy has several agents: say which with --agent " + strings.Join(names, ", or "))
+		} else if len(names) == 1 {
+			return names[0], nil
+		}
+	}
+	if len(p.containers) == 1 {
+		return p.containers[0], nil
+	}
+	return "", usageError("say which agent is meant, with --agent, or with --policy or --container if there is but one")
+}
+
+// A killSwitch is the switch of an agent, and what it acts through.
+type killSwitch struct {
+	*killswitch.Switch
+
+	tracker *halt.Tracker
+	lock    *egress.Lock
+
+	// What the observers have of their own, and which asks no engine.
+	witness *halt.Tracker
+	prober  *egress.Prober
+
+	cleanup func() // of a drill
+}
+
+// killSwitch returns the switch that the flags describe. What cannot be had for
+// it is said, and stops nothing: the rest is stopped without.
+func (p *program) killSwitch(agent string, log *slog.Logger) (*killSwitch, error) {
+	s := &killSwitch{}
+	key, err := p.switchKey()
+	if err != nil {
+		log.Warn("receipts are not signed", "err", err)
+	}
+	targets := s.containers(p, p.containers, p.engine)
+	if t, err := p.gatewayTarget(agent); err != nil {
+		log.Warn("nobody will confirm that the gateway denies", "err", err)
+	} else if t != nil {
+		targets = append(targets, *t)
+	}
+	if t, err := p.composioTarget(nil); err != nil {
+		log.Warn("nothing will be revoked at Composio", "err", err)
+	} else if t != nil {
+		targets = append(targets, *t)
+	}
+	s.Switch, err = killswitch.New(killswitch.Config{Agent: agent, Dir: p.stateDir, Targets: targets, Trail: p.trail(), Key: key, Logger: log})
+	if err != nil {
+		return nil, usageError(err.Error())
+	}
+	return s, nil
+}
+
+// containers are the targets on this machine. Each is stopped by the kernel,
+// and by the engine where that does not do.
+func (s *killSwitch) containers(p *program, names []string, engine halt.Engine) []killswitch.Target {
+	agent := halt.Agent{Names: names}
+	root := p.engineRoot()
+	s.tracker = &halt.Tracker{Agent: agent, Engine: engine, DataRoot: root}
+	s.lock = &egress.Lock{Source: workloads(s.tracker)}
+	s.witness = &halt.Tracker{Agent: agent, DataRoot: root}
+	s.prober = &egress.Prober{Source: workloads(s.witness)}
+	if self, err := os.Executable(); err == nil {
+		s.prober.Helper = []string{self, helperCommand}
+	}
+	rung := func(step halt.Step) killswitch.Rung { return one(&halt.Rung{Tracker: s.tracker, Step: step}) }
+	local := host.Local()
+	return []killswitch.Target{
+		{
+			Name:      "egress",
+			Ladder:    []killswitch.Rung{one(s.lock), rung(halt.StepDisconnect)},
+			Observers: []killswitch.Observer{s.prober},
+		},
+		{
+			Name:      "frozen",
+			Ladder:    []killswitch.Rung{one(&halt.Freeze{Tracker: s.tracker}), rung(halt.StepPause)},
+			Observers: []killswitch.Observer{&halt.Frozen{Agent: agent, DataRoot: root}},
+		},
+		{
+			Name:      "processes",
+			Ladder:    []killswitch.Rung{one(&halt.Kill{Tracker: s.tracker}), rung(halt.StepKill), rung(halt.StepStop)},
+			Observers: []killswitch.Observer{&halt.Processes{Agent: agent, DataRoot: root}},
+		},
+		{
+			Name:      "restarts",
+			Ladder:    []killswitch.Rung{one(&halt.KeepDown{Tracker: s.tracker, Host: local, StateFile: p.formerFile()}), rung(halt.StepRestartPolicy)},
+			Observers: []killswitch.Observer{&halt.Restarts{Agent: agent, DataRoot: root, View: &local.View}},
+		},
+	}
+}
+
+// engineRoot is where the engine keeps its containers: observers read there,
+// since an engine can hang. What it says is written down for when it does.
+func (p *program) engineRoot() string {
+	if p.dataRoot != "" {
+		return p.dataRoot
+	}
+	const moment = 200 * time.Millisecond
+	ctx, cancel := context.WithTimeout(context.Background(), moment)
+	defer cancel()
+	name := filepath.Join(p.stateDir, "engine-root")
+	if info, err := p.engine.Info(ctx); err == nil && info.DataRoot != "" {
+		if known, err := os.ReadFile(name); err != nil || strings.TrimSpace(string(known)) != info.DataRoot {
+			_ = writeAtomic(name, info.DataRoot+"\n", 0o600) // else it is asked for again
+		}
+		return info.DataRoot
+	}
+	known, err := os.ReadFile(name)
+	if err != nil {
+		return "" // the usual place
+	}
+	return strings.TrimSpace(string(known))
+}
+
+// helperCommand is the hidden command that the observer of the network runs.
+const helperCommand = "egress-helper"
+
+func one(a killswitch.Actuator) killswitch.Rung {
+	return killswitch.Rung{Actuators: []killswitch.Actuator{a}}
+}
+
+func (p *program) formerFile() string { return filepath.Join(p.stateDir, "restart-policies.json") }
+
+// workloads are the containers that a tracker knows, as package egress has them.
+func workloads(tracker *halt.Tracker) egress.Source {
+	return func(ctx context.Context) ([]egress.Workload, error) {
+		err := tracker.Arm(ctx)
+		var all []egress.Workload
+		for _, c := range tracker.Containers() {
+			all = append(all, workload(c))
+		}
+		return all, err
+	}
+}
+
+func workload(c halt.Container) egress.Workload {
+	w := egress.Workload{Name: c.Name, Bridges: c.Bridges, HostNetwork: c.HostNetwork, Cgroup: c.Unified}
+	if c.Running {
+		w.PID, w.NetNS = c.PID, c.NetNS
+	}
+	for _, socket := range c.Sockets {
+		if w.Beyond == nil {
+			w.Beyond = make(map[string]string)
+		}
+		w.Beyond[socket] = "it is mounted into the container, and who serves it may have other ways out"
+	}
+	return w
+}
+
+// gatewayTarget is the denial of the gateway, nil if nobody says where it is and
+// with what token to ask it. What makes it deny is the fence, which both read.
+func (p *program) gatewayTarget(agent string) (*killswitch.Target, error) {
+	if p.gatewayURL == "" || p.probeToken == "" {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	token, _, err := readSecret(p.probeToken)
+	if err != nil {
+		return nil, err
+	}
+	doors, err := halted.New(halted.Config{URL: p.gatewayURL, Token: token, Dial: new(net.Dialer).DialContext})
+	if err != nil {
+		return nil, err
+	}
+	fence, err := p.fence()
+	if err != nil {
+		return nil, err
+	}
+	return &killswitch.Target{
+		Name:      "gateway",
+		Ladder:    []killswitch.Rung{one(&denial{fence, agent})},
+		Observers: []killswitch.Observer{doors},
+	}, nil
+}
+
+// A denial is the fence, as what makes the gateway deny.
+type denial struct {
+	fence *killswitch.Fence
+	agent string
+}
+
+func (d *denial) Name() string { return "gateway.fence" }
+
+func (d *denial) Do(ctx context.Context) error {
+	_, err := d.fence.Engage(ctx, d.agent, "the kill switch was fired")
+	return err
+}
+
+// composioTarget is every account at Composio, or those of users; nil if no key
+// is given.
+func (p *program) composioTarget(users []string) (*killswitch.Target, error) {
+	if p.composioKey == "" {
+		return nil, nil
+	}
+	client, _, _, err := p.composio()
+	if err != nil {
+		return nil, err
+	}
+	witness, _, _, err := p.composio() // with connections of its own
+	if err != nil {
+		return nil, err
+	}
+	return &killswitch.Target{
+		Name:      "composio",
+		Ladder:    []killswitch.Rung{one(&composio.Revoker{Client: client, UserIDs: users, EnableInactive: true})},
+		Observers: []killswitch.Observer{&accounts{&composio.Revoker{Client: witness, UserIDs: users}}},
+		Timeout:   revokeTime,
+	}, nil
+}
+
+// accounts is the Revoker's second pair of eyes.
+type accounts struct{ revoker *composio.Revoker }
+
+func (a *accounts) Name() string { return "composio.accounts" }
+
+func (a *accounts) Remaining(ctx context.Context) (map[string]string, error) {
+	return a.revoker.Remaining(ctx)
+}
+
+// switchKey returns the key that signs receipts, which is made when it is first
+// used.
+func (p *program) switchKey() (*killswitch.Key, error) {
+	name := filepath.Join(p.stateDir, "switch.key")
+	key, err := killswitch.ReadKey(name)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	if err := os.MkdirAll(p.stateDir, 0o700); err != nil {
+		return nil, err
+	}
+	if key, err = killswitch.GenerateKey(); err != nil {
+		return nil, err
+	}
+	if err := key.WriteFile(name); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, err
+	}
+	if key, err = killswitch.ReadKey(name); err != nil {
+		return nil, err
+	}
+	return key, writeAtomic(filepath.Join(p.stateDir, "switch.pub"), key.Public().String()+"\n", 0o644)
+}
+
+// follow has the lock cover what is new while it is engaged, and tells changed,
+// whenever the containers change.
+func (s *killSwitch) follow(ctx context.Context, changed chan<- struct{}) {
+	for range s.tracker.Engine.Changes(ctx) {
+		if err := s.lock.Refresh(ctx); err != nil && ctx.Err() == nil {
+			continue // Hold looks, and tries again
+		}
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// close lets go of what the switch holds. What it has done stays.
+func (s *killSwitch) close() {
+	s.lock.Close()
+	s.prober.Close()
+	s.tracker.Close()
+	s.witness.Close()
+	if s.cleanup != nil {
+		s.cleanup()
+	}
+}
