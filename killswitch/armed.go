@@ -291,10 +291,10 @@ func (s *Switch) Keep(ctx context.Context, interval time.Duration, changed <-cha
 			return context.Cause(ctx)
 		}
 		if err != nil {
-			s.log(slog.LevelError, "what is armed cannot be written down", "error", problem(err))
+			s.log(ctx, slog.LevelError, "what is armed cannot be written down", "error", problem(err))
 		}
 		for _, f := range a.Findings {
-			s.log(slog.LevelWarn, "the kill switch is not as it should be", "finding", f)
+			s.log(ctx, slog.LevelWarn, "the kill switch is not as it should be", "finding", f)
 		}
 		select {
 		case <-tick.C:

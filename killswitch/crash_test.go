@@ -112,7 +112,7 @@ func fileSwitch(dir string, step func(string)) (killswitch.Config, []fileThing) 
 	if err != nil {
 		panic(err)
 	}
-	cfg := killswitch.Config{Agent: "inbox", Dir: filepath.Join(dir, "state"), Trail: &trail.Lines{W: log}, Key: key}
+	cfg := killswitch.Config{Agent: "inbox", Dir: filepath.Join(dir, "state"), Trail: &trail.Lines{W: log}, Key: key, FenceTimeout: time.Minute, TrailTimeout: time.Minute}
 	var things []fileThing
 	for _, name := range []string{"egress", "process"} {
 		f := fileThing{dir, name, step}

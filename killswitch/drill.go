@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -195,9 +196,7 @@ func (t *target) on(ctx context.Context, broken []string) (r TargetResult, why [
 	for i, o := range t.observers {
 		s := seen[i]
 		r.Observers[i] = LookResult{Observer: o.name, Looks: 1, Remaining: len(s.remaining), Error: s.problem, Abandoned: s.abandoned}
-		for name, st := range s.remaining {
-			status[name] = st
-		}
+		maps.Copy(status, s.remaining)
 		switch {
 		case slices.Contains(broken, o.name): // it is judged by what it says afterwards
 		case s.problem != "":

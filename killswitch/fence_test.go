@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -140,19 +141,23 @@ func TestDamagedRecords(t *testing.T) {
 	for _, rec := range []string{released(t, "inbox"), engaged(t, "inbox")} {
 		dir := t.TempDir()
 		f := openFence(t, dir)
-		truth := rec == released(t, "inbox")
+		write(t, dir+"/inbox", rec)
+		if got, want := f.Fenced(t.Context(), "inbox") == nil, rec == released(t, "inbox"); got != want {
+			t.Fatalf("%q: may run: %t", rec, got)
+		}
 		try := func(what, data string) {
 			if data == rec {
 				return
 			}
-			write(t, dir+"/inbox", data)
-			if err := f.Fenced(t.Context(), "inbox"); !errors.Is(err, killswitch.ErrEngaged) {
-				t.Errorf("%s: %v: %q", what, err, data)
+			if s, err := killswitch.ParseFence([]byte(data)); err == nil || s.Released {
+				t.Errorf("%s: %+v: %q", what, s, data)
 			}
 		}
-		write(t, dir+"/inbox", rec)
-		if got := f.Fenced(t.Context(), "inbox") == nil; got != truth {
-			t.Fatalf("%q: may run: %t", rec, got)
+		for n := range len(rec) {
+			write(t, dir+"/inbox", rec[:n])
+			if err := f.Fenced(t.Context(), "inbox"); !errors.Is(err, killswitch.ErrEngaged) {
+				t.Errorf("cut at %d: %v", n, err)
+			}
 		}
 		for n := range len(rec) {
 			try(fmt.Sprint("cut at ", n), rec[:n])
@@ -224,10 +229,8 @@ func TestTheDiskFails(t *testing.T) {
 				write(t, dir+"/inbox", c.before)
 			}
 			f.SetStep(func(op, _ string) error {
-				for _, fails := range c.fails {
-					if op == fails {
-						return full
-					}
+				if slices.Contains(c.fails, op) {
+					return full
 				}
 				return nil
 			})

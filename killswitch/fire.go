@@ -124,7 +124,7 @@ func (r *Receipt) complain(stored error) error {
 		errs = append(errs, fmt.Errorf("%w: %s: %s (fire again to go on)", ErrUnconfirmed, r.Agent, strings.Join(names, ", ")))
 	}
 	if !r.Fence.Durable {
-		errs = append(errs, fmt.Errorf("%w: the fence of %s: %s", ErrNotDurable, r.Agent, r.Fence.Error))
+		errs = append(errs, fmt.Errorf("%w: %s", ErrNotDurable, strings.TrimPrefix(r.Fence.Error, ErrNotDurable.Error()+": ")))
 	}
 	if !r.Trail.Recorded {
 		errs = append(errs, fmt.Errorf("%w: the kill of %s: %s", ErrTrail, r.Agent, r.Trail.Error))

@@ -83,7 +83,10 @@ var testKey = sync.OnceValue(func() *killswitch.Key {
 })
 
 func config(t testing.TB, targets ...killswitch.Target) killswitch.Config {
-	return killswitch.Config{Agent: "inbox", Dir: t.TempDir(), Targets: targets, Trail: &recorder{}, Key: testKey()}
+	return killswitch.Config{
+		Agent: "inbox", Dir: t.TempDir(), Targets: targets, Trail: &recorder{}, Key: testKey(),
+		FenceTimeout: time.Minute, // however much else the machine has to do
+	}
 }
 
 func newSwitch(t testing.TB, cfg killswitch.Config) *killswitch.Switch {

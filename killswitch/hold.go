@@ -33,7 +33,7 @@ func (s *Switch) Hold(ctx context.Context) error {
 	}
 	r, err := s.Resume(ctx)
 	if err != nil {
-		s.log(slog.LevelWarn, "the agent is held, and not all is as it should be", "error", problem(err))
+		s.log(ctx, slog.LevelWarn, "the agent is held, and not all is as it should be", "error", problem(err))
 	}
 	off := make(map[string]bool)
 	if r != nil {
@@ -165,8 +165,8 @@ func (h *hold) again(ctx context.Context, remaining map[string]string, blind str
 	case Unconfirmed:
 	}
 	recorded := s.record(ctx, e)
-	s.log(slog.LevelWarn, "a target was not off, and was stopped again", "target", h.t.Name, "what", e.Message, "state", res.State.String())
-	s.amend(state.Epoch, func(r *Receipt) {
+	s.log(ctx, slog.LevelWarn, "a target was not off, and was stopped again", "target", h.t.Name, "what", e.Message, "state", res.State.String())
+	s.amend(ctx, state.Epoch, func(r *Receipt) {
 		if was {
 			r.Returned++
 		}
@@ -199,7 +199,7 @@ func (s *Switch) leave() {
 }
 
 // amend changes the last receipt of an epoch.
-func (s *Switch) amend(epoch uint64, change func(*Receipt)) {
+func (s *Switch) amend(ctx context.Context, epoch uint64, change func(*Receipt)) {
 	s.amending.Lock()
 	defer s.amending.Unlock()
 	last := s.earlier(epoch)
@@ -220,6 +220,6 @@ func (s *Switch) amend(epoch uint64, change func(*Receipt)) {
 		return // a kill has written another since
 	}
 	if err := r.store(s.disk, s.cfg.Dir); err != nil {
-		s.log(slog.LevelError, "the receipt cannot be written down", "error", problem(err))
+		s.log(ctx, slog.LevelError, "the receipt cannot be written down", "error", problem(err))
 	}
 }

@@ -105,12 +105,11 @@ func TestHoldTriesAgain(t *testing.T) {
 // A damaged fence is repaired, and what it stood for completed.
 func TestResumeRepairsTheFence(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s, cfg, thing := killed(t)
+		_, cfg, thing := killed(t)
 		write(t, filepath.Join(cfg.Dir, "fence", "inbox"), "")
 		check(t, cfg.Targets[0].Ladder[0].Actuators[0].(*killswitchtest.Actuator).Release(t.Context()))
 		thing.Start("a")
-		s = newSwitch(t, cfg)
-		r, err := s.Resume(t.Context())
+		r, err := newSwitch(t, cfg).Resume(t.Context())
 		if err != nil || !r.Off() || r.Epoch <= 1 || !strings.Contains(r.Reason, "the last kill was for: test") || len(thing.On()) > 0 {
 			t.Errorf("%+v, %v", r, err)
 		}

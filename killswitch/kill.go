@@ -17,9 +17,6 @@ import (
 	"github.com/managemyclaw/hardshell/audit/trail"
 )
 
-// storeTimeout bounds the wait for the disk to take the last receipt.
-const storeTimeout = time.Second
-
 // A kill is one run of [Switch.Fire], for all who ask for it meanwhile.
 type kill struct {
 	s       *Switch
@@ -56,7 +53,7 @@ func (k *kill) run(ctx context.Context) {
 	already := max(began.Sub(fired), 0) // by the clock, if it was fired before
 	since := func() time.Duration { return already + time.Since(began) }
 
-	pen := newPen(s.disk, s.cfg.Dir)
+	pen := newPen(s.disk, s.cfg.Dir, 4*s.cfg.FenceTimeout)
 	recorded := make(chan error, 1)
 	go func() { recorded <- s.record(ctx, k.event(k.request, trail.OutcomeBegin)) }()
 
@@ -92,7 +89,7 @@ func (k *kill) run(ctx context.Context) {
 	if !r.Off() {
 		level = slog.LevelError
 	}
-	s.log(level, "the kill has come to its end", "receipt", r.String())
+	s.log(ctx, level, "the kill has come to its end", "receipt", r.String())
 }
 
 // engage engages the fence and begins the receipt. It returns what is known of
@@ -242,7 +239,7 @@ func (k *kill) recordEnd(ctx context.Context, began error) {
 	k.receipt.Trail = TrailResult{Recorded: err == nil, Error: problem(err)}
 	k.mu.Unlock()
 	if err != nil {
-		k.s.log(slog.LevelError, "the kill is not in the trail", "error", problem(err))
+		k.s.log(ctx, slog.LevelError, "the kill is not in the trail", "error", problem(err))
 	}
 }
 
@@ -295,15 +292,13 @@ func (s *Switch) record(ctx context.Context, e trail.Event) error {
 
 // A pen writes receipts down, the latest of them, while others go on.
 type pen struct {
-	disk disk
-	dir  string
-
-	next chan func() *Receipt // one at most: the latest
-	done chan error
+	patience time.Duration        // for the disk, in the end
+	next     chan func() *Receipt // one at most: the latest
+	done     chan error
 }
 
-func newPen(d disk, dir string) *pen {
-	p := &pen{disk: d, dir: dir, next: make(chan func() *Receipt, 1), done: make(chan error, 1)}
+func newPen(d disk, dir string, patience time.Duration) *pen {
+	p := &pen{patience: patience, next: make(chan func() *Receipt, 1), done: make(chan error, 1)}
 	go func() {
 		var err error
 		for current := range p.next {
@@ -324,7 +319,7 @@ func (p *pen) write(current func() *Receipt) {
 
 // last waits until the receipt is written, unless the disk does not answer.
 func (p *pen) last(current func() *Receipt) error {
-	late := time.NewTimer(storeTimeout)
+	late := time.NewTimer(p.patience)
 	defer late.Stop()
 	select {
 	case p.next <- current:

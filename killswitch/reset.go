@@ -66,10 +66,10 @@ func (s *Switch) Reset(ctx context.Context, epoch uint64, secret string) error {
 	}
 	if e := s.record(ctx, s.resetEvent(ctx, epoch, outcome, problem(err))); e != nil {
 		// That it began is recorded.
-		s.log(slog.LevelError, "the end of the reset is not in the trail", "error", problem(e))
+		s.log(ctx, slog.LevelError, "the end of the reset is not in the trail", "error", problem(e))
 	}
 	if err == nil {
-		s.log(slog.LevelWarn, "the agent may run again", "epoch", epoch)
+		s.log(ctx, slog.LevelWarn, "the agent may run again", "epoch", epoch)
 	}
 	return err
 }
@@ -198,6 +198,6 @@ func (s *Switch) refused(ctx context.Context, epoch uint64, why error) {
 	e := s.resetEvent(ctx, epoch, "", problem(why))
 	e.Decision = trail.DecisionDeny
 	if err := s.record(ctx, e); err != nil {
-		s.log(slog.LevelError, "a reset that was refused is not in the trail", "error", problem(err))
+		s.log(ctx, slog.LevelError, "a reset that was refused is not in the trail", "error", problem(err))
 	}
 }

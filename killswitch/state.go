@@ -10,14 +10,15 @@ import (
 type State uint8
 
 const (
-	// Unconfirmed: nobody could tell whether it is off. The zero State.
+	// Unconfirmed says that nobody could tell whether it is off. The zero
+	// State.
 	Unconfirmed State = iota
 
-	// Confirmed: every observer of the target looked at all of it, after
-	// everything that was tried, and found it off.
+	// Confirmed says that every observer of the target looked at all of it,
+	// after everything that was tried, and found it off.
 	Confirmed
 
-	// Failed: an observer saw that it is not off.
+	// Failed says that an observer saw that it is not off.
 	Failed
 )
 

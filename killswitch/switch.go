@@ -94,7 +94,8 @@ type Config struct {
 	Logger *slog.Logger
 
 	// FenceTimeout is how long a kill waits for the disk to keep the fence,
-	// before it goes on without. Zero means [DefaultFenceTimeout].
+	// before it goes on without; in the end, it waits four times as long for
+	// the receipt to be kept. Zero means [DefaultFenceTimeout].
 	FenceTimeout time.Duration
 
 	// TrailTimeout bounds each record in the trail, for which no kill waits
@@ -169,9 +170,7 @@ func New(cfg Config) (*Switch, error) {
 	}
 	s := &Switch{cfg: cfg, targets: targets, prepared: make(map[string]Preparation)}
 	s.fence = newFence(filepath.Join(cfg.Dir, "fence"), s.disk)
-	if err := s.disk.mkdir(s.fence.dir); err != nil {
-		s.log(slog.LevelError, "the directory of the kill switch cannot be used: a kill will not be durable", "error", err.Error())
-	}
+	_ = s.disk.mkdir(s.fence.dir) // Arm says what is wrong with it, and so does a kill
 	sweep(s.fence.dir)
 	return s, nil
 }
@@ -191,11 +190,11 @@ func (s *Switch) Fence() *Fence { return s.fence }
 func (s *Switch) Agent() string { return s.cfg.Agent }
 
 // log does not wait for the logger, which may hang.
-func (s *Switch) log(level slog.Level, msg string, args ...any) {
+func (s *Switch) log(ctx context.Context, level slog.Level, msg string, args ...any) {
+	ctx = context.WithoutCancel(ctx)
 	args = append([]any{"agent", s.cfg.Agent}, args...)
 	go func() {
 		defer func() { _ = recover() }()
-		//nolint:contextcheck // no caller may end it
-		s.cfg.Logger.Log(context.Background(), level, msg, args...) //nolint:forbidigo // as above
+		s.cfg.Logger.Log(ctx, level, msg, args...)
 	}()
 }

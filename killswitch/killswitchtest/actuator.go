@@ -263,7 +263,7 @@ func released(ctx context.Context, s ActuatorSubject) error {
 		return errors.Join(errors.New("the thing runs again after Release, which starts nothing"), err)
 	}
 	if first != nil {
-		return nil // it said that it would go on, and left it
+		return skipped("it said what would go on, and left it: " + first.Error())
 	}
 	if err := r.Release(ctx); err != nil {
 		return fmt.Errorf("again: %w", err)
