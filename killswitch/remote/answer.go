@@ -174,7 +174,7 @@ func (h *Handler) stale(s *signed) string {
 	return ""
 }
 
-func (h *Handler) kill(w http.ResponseWriter, r *http.Request, s *signed, who string, saved <-chan error) {
+func (h *Handler) kill(w http.ResponseWriter, r *http.Request, s *signed, who string, saved <-chan struct{}) {
 	f := h.fire(r, who, "by a signed command", s.Reason)
 	h.record(r.Context(), trail.Event{
 		Kind: kindCommand, Actor: "operator/" + who, Decision: trail.DecisionAllow, Message: s.Reason, RequestID: fmt.Sprintf("%x", s.Nonce),
@@ -189,7 +189,7 @@ func (h *Handler) kill(w http.ResponseWriter, r *http.Request, s *signed, who st
 	late := time.NewTimer(savedTime)
 	defer late.Stop()
 	select {
-	case _ = <-saved: // an error is among the problems
+	case <-saved: // or not, which is among the problems
 	case <-late.C:
 	}
 	a.Problems = h.problems()

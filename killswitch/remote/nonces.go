@@ -31,7 +31,7 @@ type nonces struct {
 	keys    map[keyID]*used
 	order   []keyID
 	pending []byte
-	waiting []chan error
+	waiting []chan struct{}
 	writing bool
 	lines   int // in the file
 	problem error
@@ -129,9 +129,9 @@ func unhex(dst, digits []byte) bool {
 	return err == nil && n == len(dst)
 }
 
-// use remembers a command, and reports whether it was not used before. What is
-// sent on saved says whether that outlasts the process.
-func (m *nonces) use(k keyID, n [16]byte) (fresh bool, saved <-chan error) {
+// use remembers a command, and reports whether it was not used before. Saved is
+// closed when that outlasts the process, or cannot.
+func (m *nonces) use(k keyID, n [16]byte) (fresh bool, saved <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	u := m.keys[k]
@@ -139,9 +139,9 @@ func (m *nonces) use(k keyID, n [16]byte) (fresh bool, saved <-chan error) {
 		return false, nil
 	}
 	u.add(n)
-	done := make(chan error, 1)
+	done := make(chan struct{})
 	if m.file == "" {
-		done <- nil
+		close(done)
 		return true, done
 	}
 	m.pending = fmt.Appendf(m.pending, "%s %x\n", k, n)
@@ -186,7 +186,7 @@ func (m *nonces) write() {
 		}
 		m.mu.Unlock()
 		for _, w := range waiting {
-			w <- err
+			close(w)
 		}
 	}
 }
