@@ -299,6 +299,8 @@ func (v *Verifier) scan(ctx context.Context, fsys fs.FS, p part, wanted chan<- *
 	defer closeRead(f)
 	w := newWalker(f, p.segmentName(), p.first)
 	w.roots = false
+	size := cmp.Or(v.chunk, chunkSize(f))
+	w.buf = make([]byte, min(size, 4096)) // for the beginning
 	if w.begin() != nil {
 		return seen{}, false
 	}
@@ -312,7 +314,7 @@ func (v *Verifier) scan(ctx context.Context, fsys fs.FS, p part, wanted chan<- *
 	for _, c := range bySize(v.Pinned) {
 		a.pins = append(a.pins, c.Size)
 	}
-	s := &scan{src: w.frames, next: p.first, size: cmp.Or(v.chunk, chunkSize(f))}
+	s := &scan{src: w.frames, next: p.first, size: size}
 	defer s.stop()
 	var i inspector
 	for !s.over() {
