@@ -188,8 +188,13 @@ type Finding struct {
 func (f Finding) String() string {
 	s := fmt.Sprintf("%s: %s", f.Side, f.Kind)
 	for _, p := range []struct{ name, value string }{
-		{"tool", f.Tool}, {"agent", f.Agent}, {"log id", f.LogID}, {"tool call", f.ToolCallID}, {"within", f.ParentID},
-		{"recorded", f.Recorded}, {"observed", f.Observed},
+		{"tool", f.Tool},
+		{"agent", f.Agent},
+		{"log id", f.LogID},
+		{"tool call", f.ToolCallID},
+		{"within", f.ParentID},
+		{"recorded", f.Recorded},
+		{"observed", f.Observed},
 	} {
 		if p.value != "" {
 			s += fmt.Sprintf(" %s %q", p.name, p.value)

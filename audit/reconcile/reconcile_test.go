@@ -350,6 +350,31 @@ func TestTooRecent(t *testing.T) {
 	}
 }
 
+// What happens at Since is in the window, and what happens at Until is in the
+// next one.
+func TestEdges(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		at   time.Duration
+		want int
+	}{
+		{"before", -1, 0}, {"at the beginning", 0, 1}, {"before the end", time.Hour - 1, 1}, {"at the end", time.Hour, 0}, {"after it", time.Hour + 1, 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := reconciler(start, start.Add(time.Hour))
+			call := trail.Event{Kind: trail.KindToolCall, ID: "a", Time: start.Add(c.at), Tool: "T", Decision: trail.DecisionAllow, Outcome: trail.OutcomeBegin}
+			rep, err := r.Run(t.Context(), reconcile.Sources{
+				Records:    each([]trail.Record{{Event: call}}),
+				Executions: each([]reconcile.Execution{{ID: "log_1", Time: start.Add(c.at), Tool: "S"}}),
+				ToolCalls:  each([]reconcile.ToolCall{{ID: "oc_1", Time: start.Add(c.at), Tool: "exec"}}),
+			})
+			if err != nil || rep.Counts[reconcile.Unfinished] != c.want || rep.Counts[reconcile.Unrecorded] != 2*c.want {
+				t.Errorf("%+v, %v", rep, err)
+			}
+		})
+	}
+}
+
 // A side that could not be read in full shows nothing to be missing. What it
 // has shown is still true.
 func TestBrokenSources(t *testing.T) {
@@ -383,7 +408,8 @@ func TestBrokenSources(t *testing.T) {
 			t.Fatalf("seed %d: complete %v, gaps %v", seed, rep.Complete, rep.Gaps)
 		}
 		for _, f := range rep.Findings {
-			lacks := f.Kind == reconcile.NotFound && f.Side == side || side == reconcile.SideTrail && (f.Kind == reconcile.Unrecorded || f.Kind == reconcile.Unfinished || f.Kind == reconcile.NoIntent)
+			lacks := f.Kind == reconcile.NotFound && f.Side == side || side == reconcile.SideTrail && (f.Kind == reconcile.Unrecorded || f.Kind == reconcile.Unfinished || f.Kind == reconcile.NoIntent) ||
+				f.Kind == reconcile.OtherArguments && strings.HasPrefix(f.ToolCallID, "oc_") && side != reconcile.SideComposio
 			if lacks {
 				t.Errorf("seed %d: %s is broken off: %v", seed, side, f)
 			}

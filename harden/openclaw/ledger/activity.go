@@ -33,7 +33,6 @@ type activity struct {
 	begun       time.Time
 	ended       time.Time
 	status      Status
-	used        bool
 }
 
 // activities reads the activity log: for each place the calls, in order.

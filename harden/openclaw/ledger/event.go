@@ -103,9 +103,12 @@ func parseEvent(data []byte) (event, error) {
 }
 
 func parseCalls(content json.RawMessage) ([]asked, error) {
-	var items []json.RawMessage
-	if json.Unmarshal(content, &items) != nil {
+	if content = bytes.TrimSpace(content); !bytes.HasPrefix(content, []byte("[")) {
 		return nil, nil // a text alone
+	}
+	var items []json.RawMessage
+	if err := json.Unmarshal(content, &items); err != nil {
+		return nil, errors.New("its content is not as it must be")
 	}
 	var calls []asked
 	for _, item := range items {

@@ -1,9 +1,12 @@
 package ledger
 
 import (
+	"bytes"
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"github.com/klauspost/compress/zstd"
 
 	"github.com/managemyclaw/hardshell/audit/trail"
 )
@@ -41,6 +44,26 @@ func FuzzEvent(f *testing.F) {
 			c.Reconcile()
 		}
 	})
+}
+
+// A bomb has a small window and says nothing of its size.
+func TestBomb(t *testing.T) {
+	var packed bytes.Buffer
+	w, err := zstd.NewWriter(&packed, zstd.WithWindowSize(1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 4 * maxEvent / 4096 {
+		if _, err := w.Write(make([]byte, 4096)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := inflate(packed.Bytes()); err == nil {
+		t.Errorf("%d bytes of %d", len(out), packed.Len())
+	}
 }
 
 func FuzzInflate(f *testing.F) {

@@ -180,7 +180,6 @@ func (s *session) call(e *event, a asked) error {
 	c.nested = s.nested(a)
 	if list := s.activity[at]; n < len(list) {
 		act := list[n]
-		act.used = true
 		c.InActivity, c.Time, c.Ended, c.Status = true, act.begun, act.ended, act.status
 	}
 	s.waiting[a.ID] = append(s.waiting[a.ID], len(s.calls))
@@ -409,7 +408,7 @@ func (r *reading) rest() {
 	var all []left
 	for at, list := range r.activity {
 		for n, act := range list {
-			if !act.used {
+			if !r.seen[identity(act.agent, at, n)] {
 				all = append(all, left{at, n, act})
 			}
 		}

@@ -193,7 +193,7 @@ func writer(file string) error {
 		return err
 	}
 	db.SetMaxOpenConns(1)
-	in := bufio.NewReader(os.Stdin)
+	in := bufio.NewScanner(os.Stdin)
 	padding := strings.Repeat("x", 3000)
 	for n := 0; ; n++ {
 		tx, err := db.Begin()
@@ -223,8 +223,8 @@ func writer(file string) error {
 			// Whoever reads this line knows that call n is there, and lets
 			// the writer go on.
 			fmt.Println(n)
-			if _, err := in.ReadString('\n'); err != nil {
-				return nil
+			if !in.Scan() {
+				return in.Err()
 			}
 		}
 	}
