@@ -81,7 +81,7 @@ func TestHoldTriesAgain(t *testing.T) {
 		if !errors.Is(err, killswitch.ErrUnconfirmed) {
 			t.Fatal(err)
 		}
-		cfg.Targets[1].Observers[0].(*killswitchtest.Observer).Fault = killswitchtest.Fails
+		cfg.Targets[1].Observers[0].(*killswitchtest.Observer).Turn(killswitchtest.Fails)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- s.Hold(ctx) }()
@@ -89,8 +89,8 @@ func TestHoldTriesAgain(t *testing.T) {
 		if n := act.Calls(); n < 40 || n > 70 {
 			t.Errorf("it was tried %d times in an hour", n)
 		}
-		cfg.Targets[1].Observers[0].(*killswitchtest.Observer).Fault = ""
-		act.Fault = ""
+		cfg.Targets[1].Observers[0].(*killswitchtest.Observer).Turn("")
+		act.Turn("")
 		time.Sleep(2 * time.Minute)
 		if len(thing.On()) > 0 {
 			t.Error("it is on")

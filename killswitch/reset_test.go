@@ -275,3 +275,52 @@ func TestSetResetSecret(t *testing.T) {
 		t.Error("the secret is kept")
 	}
 }
+
+// Somebody who releases the fence while the agent is being stopped, by another
+// process, has not released it.
+func TestReleasedDuringAKill(t *testing.T) {
+	thing := killswitchtest.NewThing("a")
+	cfg := config(t, target("agent", thing))
+	s := newSwitch(t, cfg)
+	cfg.Targets[0].Ladder[0].Actuators[0].(*killswitchtest.Actuator).Before = func() {
+		check(t, killswitch.Release(openFence(t, cfg.Dir+"/fence"), t.Context(), "inbox", 1, ""))
+	}
+	r, err := s.Fire(t.Context(), "test")
+	if !r.Off() || r.Fence.Durable || !errors.Is(err, killswitch.ErrNotDurable) || !strings.Contains(r.Fence.Error, "released while") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	if st, err := openFence(t, cfg.Dir+"/fence").State("inbox"); err != nil || st.Released || st.Epoch != 2 {
+		t.Errorf("%+v, %v", st, err)
+	}
+}
+
+// Status tells what is, and changes nothing.
+func TestStatus(t *testing.T) {
+	thing := killswitchtest.NewThing("a")
+	cfg := config(t, target("agent", thing))
+	s := newSwitch(t, cfg)
+	st := s.Status(t.Context())
+	if st.Fence.Engaged() || st.Receipt != nil || st.Armed != nil || len(st.Drills) > 0 || st.ResetSecret || len(st.Problems) > 0 || st.Targets[0].State != killswitch.Failed {
+		t.Errorf("before: %+v", st)
+	}
+	setSecret(t, cfg.Dir)
+	_, targets := canary()
+	must(s.Arm(t.Context()))
+	must(s.Drill(t.Context(), killswitch.Rehearsal{Variant: "normal", Targets: targets}))
+	_, targets = canary()
+	must(s.Drill(t.Context(), killswitch.Rehearsal{Variant: "normal", Targets: targets}))
+	must(s.Fire(t.Context(), "test"))
+	st = must(killswitch.New(cfg)).Status(t.Context())
+	if !st.Fence.Engaged() || !st.Receipt.Off() || st.Armed == nil || len(st.Drills) != 1 || !st.ResetSecret || len(st.Problems) > 0 || st.Targets[0].State != killswitch.Confirmed {
+		t.Errorf("after: %+v", st)
+	}
+	cfg.Key = must(killswitch.GenerateKey())
+	if st := newSwitch(t, cfg).Status(t.Context()); st.Receipt != nil || st.Armed != nil || len(st.Drills) > 0 || len(st.Problems) != 3 {
+		t.Errorf("with another key: %+v", st)
+	}
+	write(t, cfg.Dir+"/fence/inbox", "")
+	cfg.Targets[0].Observers[0].(*killswitchtest.Observer).Turn(killswitchtest.Fails)
+	if st := newSwitch(t, cfg).Status(t.Context()); !st.Fence.Engaged() || st.FenceError == "" || st.Targets[0].State != killswitch.Unconfirmed {
+		t.Errorf("damaged: %+v", st)
+	}
+}

@@ -151,15 +151,23 @@ func (a *Actuator) Calls() int {
 	return a.calls
 }
 
+// Turn changes the fault, at any time.
+func (a *Actuator) Turn(f Fault) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.Fault = f
+}
+
 // Do implements [killswitch.Actuator].
 func (a *Actuator) Do(ctx context.Context) error {
 	a.mu.Lock()
 	a.calls++
+	fault := a.Fault
 	a.mu.Unlock()
 	if a.Before != nil {
 		a.Before()
 	}
-	if err, ended := a.Fault.happen(ctx, a.Thing); ended {
+	if err, ended := fault.happen(ctx, a.Thing); ended {
 		return err
 	}
 	if err := ctx.Err(); err != nil {
@@ -192,8 +200,11 @@ func (s spared) Open() map[string]string {
 
 // Arm implements [killswitch.Armer]. It has nothing to prepare.
 func (a *Actuator) Arm(ctx context.Context) error {
-	if a.Fault == Fails || a.Fault == Waits {
-		err, _ := a.Fault.happen(ctx, a.Thing)
+	a.mu.Lock()
+	fault := a.Fault
+	a.mu.Unlock()
+	if fault == Fails || fault == Waits {
+		err, _ := fault.happen(ctx, a.Thing)
 		return err
 	}
 	return ctx.Err()
@@ -221,16 +232,26 @@ type Observer struct {
 // Name implements [killswitch.Observer].
 func (o *Observer) Name() string { return o.Called }
 
+// Turn changes the fault, at any time.
+func (o *Observer) Turn(f Fault) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.Fault = f
+}
+
 // Remaining implements [killswitch.Observer].
 func (o *Observer) Remaining(ctx context.Context) (map[string]string, error) {
-	if err, ended := o.Fault.happen(ctx, o.Thing); ended {
+	o.mu.Lock()
+	fault := o.Fault
+	o.mu.Unlock()
+	if err, ended := fault.happen(ctx, o.Thing); ended {
 		return nil, err
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	on := o.Thing.On()
-	if o.Fault == Alleges {
+	if fault == Alleges {
 		on = o.Thing.all()
 	}
 	o.mu.Lock()
