@@ -189,8 +189,12 @@ func TestOwnNamespaceIsNotCutOff(t *testing.T) {
 	h := newHamlet(t)
 	out, err := h.l.Host.Command(t.Context(), os.Args[0], ownCommand, h.l.Internet.NetNS()).CombinedOutput()
 	h.must(err)
-	if !strings.Contains(string(out), "itself is open: /proc/self/ns/net is the network namespace of this process") {
-		t.Errorf("%s", out)
+	for _, want := range []string{
+		"itself is open: /proc/self/ns/net is the network namespace of this process", "its group is open: it is in the host's network", "the group above is open: it is in the host's network",
+	} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("%s\nwant %s", out, want)
+		}
 	}
 	if err := within(h.hostNS(), func() error { return dialFor(t.Context(), "192.0.2.1:9000", openWait) }); err != nil {
 		t.Errorf("the host is cut off: %v", err)
@@ -201,7 +205,10 @@ func TestOwnNamespaceIsNotCutOff(t *testing.T) {
 const ownCommand = "egress-own"
 
 func cutOffItself(host string) {
-	l := &Lock{Source: sourceOf(Workload{Name: "itself", NetNS: "/proc/self/ns/net"}), NetNS: host}
+	group, err := cgroupOf("self")
+	l := &Lock{Source: sourceOf(Workload{Name: "itself", NetNS: "/proc/self/ns/net"},
+		Workload{Name: "its group", HostNetwork: true, Cgroup: group}, Workload{Name: "the group above", HostNetwork: true, Cgroup: filepath.Dir(group)}), NetNS: host}
+	fmt.Println(err)
 	fmt.Println(l.Do(context.Background()))
 }
 
@@ -262,9 +269,18 @@ func TestDoAgainstOdds(t *testing.T) {
 			if h.reaches(w) {
 				t.Error("it is not cut off")
 			}
+			rules := filepath.Join(t.TempDir(), "rules")
+			h.sh("nft list ruleset >" + rules + "; nft flush ruleset")
+			if h.reaches(w) {
+				t.Error("it is not cut off by what is inside alone")
+			}
+			h.sh(fmt.Sprintf("nft -f %s; for f in inet netdev; do nsenter --net=/proc/%d/ns/net nft delete table $f hardshell_kill; done", rules, w.PID))
+			if h.reaches(w) {
+				t.Error("it is not cut off by what is outside alone")
+			}
 			l.Source = sourceOf(w)
 			h.must(l.Release(t.Context()))
-			if name != "somebody accepts everything first" && !h.comes(w) {
+			if !h.comes(w) {
 				t.Error("it is still cut off after Release")
 			}
 		})
@@ -385,6 +401,7 @@ func TestProberCannotLook(t *testing.T) {
 	}
 	for name, p := range map[string]*Prober{
 		"no way to the canary":   {Source: sourceOf(w), Canaries: canariesOf("203.0.113.1")},
+		"nobody at the canary":   {Source: sourceOf(w), Canaries: canariesOf("192.0.2.99")},
 		"no helper":              {Source: sourceOf(shared)},
 		"a helper that is none":  {Source: sourceOf(shared), Helper: []string{"true"}},
 		"a frozen control group": {Source: sourceOf(shared), Helper: helper},

@@ -177,36 +177,19 @@ func (l *Lock) Release(ctx context.Context) error {
 	return openError(nil, nil, errs...)
 }
 
-// Close gives up what Arm holds. The lock itself stays as it is.
+// Close gives up what Arm holds; handles are closed when they are collected. The
+// lock itself stays as it is.
 func (l *Lock) Close() error {
 	l.keep(nil)
 	return nil
 }
 
-// keep has p be what Do cuts first, and closes what it no longer needs.
+// keep has p be what Do cuts first. What it no longer needs may be in use by a
+// call that goes on, and is closed when nothing refers to it.
 func (l *Lock) keep(p *plan) {
 	l.mu.Lock()
-	old := l.prepared
+	defer l.mu.Unlock()
 	l.prepared = p
-	l.mu.Unlock()
-	if old == nil {
-		return
-	}
-	used := map[*room]bool{}
-	if p != nil {
-		used[p.host] = true
-		for _, r := range p.rooms {
-			used[r.room] = true
-		}
-	}
-	if !used[old.host] {
-		old.host.close()
-	}
-	for _, r := range old.rooms {
-		if !used[r.room] {
-			r.close()
-		}
-	}
 }
 
 // A cut is what came of carrying out a plan.
@@ -222,11 +205,20 @@ func (l *Lock) cut(ctx context.Context, p *plan) (cut, error) {
 	c := cut{map[string]string{}, map[string]error{}}
 	var g together
 	g.run(ctx, func() error {
-		_, err := l.either(ctx, p.host, func(b *batch) { b.host(p, true) }, hostFamilies, func() error { return p.hostByIPTables(ctx) })
+		fell, err := l.either(ctx, p.host, func(b *batch) { b.host(p, true) }, hostFamilies, func() error { return p.hostByIPTables(ctx) })
 		if err != nil {
-			err = fmt.Errorf("rules of the host: %w", err)
+			return fmt.Errorf("rules of the host: %w", err)
 		}
-		return err
+		if fell {
+			mu.Lock()
+			defer mu.Unlock()
+			for _, s := range p.subjects {
+				if s.shared {
+					note(c.open, s.Name, "what others send to it arrives, unless they are connected: iptables does not tell whose it is")
+				}
+			}
+		}
+		return nil
 	})
 	for _, r := range p.rooms {
 		g.run(ctx, func() error {

@@ -58,7 +58,7 @@ func TestLock(t *testing.T) {
 	do("without the rules inside")
 
 	s.docker("network", "connect", "--ip", "172.30.5.10", "n5", "solo")
-	s.ways = append(s.ways, way{workload: "solo", name: "the host by a new network", verb: []string{"send", "tcp", "172.30.5.1:9000", "TOKEN"}})
+	s.ways = append(s.ways, way{workload: "solo", name: "the host by a new network", verb: []string{"datagram", "172.30.5.1:9001", "TOKEN"}})
 	s.push("solo", "datagram in by a new network", s.l.Host, "172.30.5.10:9999")
 	// What the host sends to the new interface reaches the interface, and no more.
 	s.stricter = []string{"solo"}

@@ -17,7 +17,9 @@ import (
 //
 // What it tries: datagrams, connections, echo requests and frames of packet
 // sockets, to the outside, to the host, to neighbours on the same interface and
-// to a name server by the engine's resolver; and datagrams from the host to the workload.
+// to a name server by the engine's resolver; and datagrams from the host to the
+// workload. Whether others reach it by a cable that goes past the host it does
+// not see.
 // It also sees what the workload itself sends in the meantime: as long as any
 // packet leaves its network namespace, it is not off, be it dropped later.
 //

@@ -112,7 +112,7 @@ func (p *Prober) try(ctx context.Context, workloads []Workload) (o outcome) {
 	if err != nil {
 		return fail("network namespace of the host: %w", err)
 	}
-	watch, err := watchOut(host, true)
+	watch, err := watchOut(host, newRun(), true)
 	if err != nil {
 		return fail("watch the host's interfaces: %w", err)
 	}
@@ -391,10 +391,9 @@ func (p *Prober) attempt(ctx context.Context, w Workload, host *os.File, hostID 
 			return a, err
 		}
 	}
-	if a.watch, err = watchOut(pl.ns, false); err != nil {
+	if a.watch, err = watchOut(pl.ns, out.run, false); err != nil {
 		return a, err
 	}
-	a.watch.run = out.run
 	if a.ear, err = newEar(pl.ns, out.run); err != nil {
 		return a, err
 	}

@@ -30,7 +30,8 @@ const (
 // and chains are emptied before they are filled.
 type batch struct {
 	*nftables.Conn
-	err error
+	sets uint32
+	err  error
 }
 
 func (b *batch) chain(t *nftables.Table, name string, hook *nftables.ChainHook, priority int32, policy nftables.ChainPolicy, device string) *nftables.Chain {
@@ -43,7 +44,10 @@ func (b *batch) chain(t *nftables.Table, name string, hook *nftables.ChainHook, 
 }
 
 func (b *batch) set(t *nftables.Table, name string, kind nftables.SetDatatype) *nftables.Set {
-	s := &nftables.Set{Table: t, Name: name, KeyType: kind, KeyByteOrder: binaryutil.NativeEndian}
+	// A number in the transaction. Left to the package, it is one that all
+	// connections count up without a lock.
+	b.sets++
+	s := &nftables.Set{Table: t, Name: name, ID: b.sets, KeyType: kind, KeyByteOrder: binaryutil.NativeEndian}
 	if err := b.AddSet(s, nil); err != nil {
 		b.err = err
 	}

@@ -44,12 +44,17 @@ type connection struct {
 // maxProbe is longer than any frame with a probe in it.
 const maxProbe = 512
 
-// watchOut begins to watch; short frames alone, where there may be many others.
-func watchOut(ns *os.File, short bool) (w *watch, err error) {
+// newRun makes what all tokens of a look begin with.
+func newRun() string {
 	id := make([]byte, 6)
 	_, _ = rand.Read(id) // never fails
+	return "hs" + hex.EncodeToString(id) + "x"
+}
+
+// watchOut begins to watch; short frames alone, where there may be many others.
+func watchOut(ns *os.File, run string, short bool) (w *watch, err error) {
 	w = &watch{
-		run: "hs" + hex.EncodeToString(id) + "x", fd: -1, seen: map[string]int{}, conns: map[*connection]int{}, devices: map[int]string{},
+		run: run, fd: -1, seen: map[string]int{}, conns: map[*connection]int{}, devices: map[int]string{},
 		end: make(chan struct{}), ended: make(chan struct{}),
 	}
 	err = within(ns, func() error {
