@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
@@ -248,9 +249,7 @@ func (o *Observer) do(ctx context.Context, client *http.Client, method, path, bo
 	if err != nil {
 		return answer{}, nil, errors.New("the request cannot be made")
 	}
-	for name, values := range header {
-		req.Header[name] = values
-	}
+	maps.Copy(req.Header, header)
 	req.Header.Set("X-Api-Key", o.token.Reveal())
 	resp, err := client.Do(req)
 	if err != nil {

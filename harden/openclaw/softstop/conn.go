@@ -75,9 +75,12 @@ func (c *conn) greet(ctx context.Context, token string) error {
 		Caps   []string          `json:"caps"`
 		Auth   map[string]string `json:"auth"`
 	}{
-		protocolVersion, protocolVersion, client{"gateway-client", "1", "go", "backend"}, "operator",
+		protocolVersion, protocolVersion,
+		client{"gateway-client", "1", "go", "backend"},
+		"operator",
 		[]string{scopeAdmin, "operator.read", "operator.write"},
-		[]string{}, map[string]string{"token": token},
+		[]string{},
+		map[string]string{"token": token},
 	})
 	if err != nil {
 		return err
