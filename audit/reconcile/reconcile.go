@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 
 	"github.com/managemyclaw/hardshell/audit/trail"
@@ -186,7 +187,7 @@ type Finding struct {
 
 // String returns f as a line for people.
 func (f Finding) String() string {
-	s := fmt.Sprintf("%s: %s", f.Side, f.Kind)
+	words := []string{fmt.Sprintf("%s: %s", f.Side, f.Kind)}
 	for _, p := range []struct{ name, value string }{
 		{"tool", f.Tool},
 		{"agent", f.Agent},
@@ -197,15 +198,16 @@ func (f Finding) String() string {
 		{"observed", f.Observed},
 	} {
 		if p.value != "" {
-			s += fmt.Sprintf(" %s %q", p.name, p.value)
+			words = append(words, fmt.Sprintf("%s %q", p.name, p.value))
 		}
 	}
 	if len(f.Records) > 0 {
-		s += fmt.Sprintf(" records %d", f.Records)
+		words = append(words, fmt.Sprintf("records %d", f.Records))
 	}
 	if !f.Time.IsZero() {
-		s += " at " + f.Time.UTC().Format(time.RFC3339Nano)
+		words = append(words, "at "+f.Time.UTC().Format(time.RFC3339Nano))
 	}
+	s := strings.Join(words, " ")
 	if f.Open != "" {
 		s += ": " + f.Open
 	}

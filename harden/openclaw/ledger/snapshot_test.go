@@ -53,6 +53,7 @@ func TestAtEveryRead(t *testing.T) {
 		"twice, with an empty log at last": {"all", "PRAGMA wal_checkpoint(TRUNCATE)", "all", "PRAGMA wal_checkpoint(TRUNCATE)"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			for _, log := range []string{"TRUNCATE", "RESTART"} {
 				c := newClaw(t)
 				for n := range 40 {
