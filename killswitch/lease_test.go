@@ -94,17 +94,18 @@ func TestLeaseFires(t *testing.T) {
 		least time.Duration  // it fires so long after that
 		most  time.Duration
 	}{
-		"nothing happens":                       {least: 30 * time.Second, most: 30 * time.Second},
-		"it is renewed":                         {after: func(b *bench) { renew(b) }, least: time.Minute, most: time.Minute},
-		"another process renews it":             {after: func(b *bench) { other(b, "boot-1") }, least: time.Minute, most: time.Minute + tick},
-		"the clock is set back":                 {after: func(b *bench) { b.step = -time.Hour }, least: 30 * time.Second, most: 30 * time.Second},
-		"the clock is set back, and it renewed": {after: func(b *bench) { b.step = -time.Hour; renew(b) }, least: time.Minute, most: time.Minute},
-		"the clock is set forward a little":     {after: func(b *bench) { b.step = 10 * time.Second }, least: 20 * time.Second, most: 20 * time.Second},
-		"the clock is set forward":              {after: func(b *bench) { b.step = time.Hour }, most: tick},
-		"the machine sleeps":                    {after: func(b *bench) { b.slept = time.Hour }, most: tick},
-		"it sleeps, and the clock is set back":  {after: func(b *bench) { b.slept, b.step = time.Hour, -time.Hour }, most: tick},
-		"the file goes":                         {after: func(b *bench) { must(b.t, os.Remove(b.record())) }, most: 2 * tick},
-		"the file is damaged":                   {after: func(b *bench) { must(b.t, os.WriteFile(b.record(), []byte("renewed"), 0o600)) }, most: 2 * tick},
+		"nothing happens":                                           {least: 30 * time.Second, most: 30 * time.Second},
+		"it is renewed":                                             {after: func(b *bench) { renew(b) }, least: time.Minute, most: time.Minute},
+		"another process renews it":                                 {after: func(b *bench) { other(b, "boot-1") }, least: time.Minute, most: time.Minute + tick},
+		"the clock is set back":                                     {after: func(b *bench) { b.step = -time.Hour }, least: 30 * time.Second, most: 30 * time.Second},
+		"the clock is set back, and it renewed":                     {after: func(b *bench) { b.step = -time.Hour; renew(b) }, least: time.Minute, most: time.Minute},
+		"the clock is set forward a little":                         {after: func(b *bench) { b.step = 10 * time.Second }, least: 20 * time.Second, most: 20 * time.Second},
+		"the clock is set forward":                                  {after: func(b *bench) { b.step = time.Hour }, most: tick},
+		"the machine sleeps":                                        {after: func(b *bench) { b.slept = time.Hour }, most: tick},
+		"it sleeps, and the clock is set back":                      {after: func(b *bench) { b.slept, b.step = time.Hour, -time.Hour }, most: tick},
+		"the clock is set back, and nothing counts since the start": {after: func(b *bench) { b.boot, b.step = "", -time.Hour }, least: 30 * time.Second, most: 30 * time.Second},
+		"the file goes":                                             {after: func(b *bench) { must(b.t, os.Remove(b.record())) }, most: 2 * tick},
+		"the file is damaged":                                       {after: func(b *bench) { must(b.t, os.WriteFile(b.record(), []byte("renewed"), 0o600)) }, most: 2 * tick},
 		"the file cannot be read": {after: func(b *bench) {
 			must(b.t, os.Remove(b.record()))
 			must(b.t, os.Mkdir(b.record(), 0o700)) // what is no regular file is not read
