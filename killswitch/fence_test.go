@@ -266,6 +266,10 @@ func TestTheDiskHangs(t *testing.T) {
 		let := make(chan struct{})
 		f := openFence(t, t.TempDir())
 		f.SetStep(func(o, _ string) error {
+			// From the first moment on it holds here.
+			if err := f.Fenced(t.Context(), "inbox"); !errors.Is(err, killswitch.ErrEngaged) {
+				t.Errorf("%s: before it is on disk: %v", o, err)
+			}
 			if o == op {
 				<-let
 			}

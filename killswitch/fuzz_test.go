@@ -2,6 +2,8 @@ package killswitch_test
 
 import (
 	"context"
+	"crypto/ed25519"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"os"
@@ -140,6 +142,13 @@ func TestSignatures(t *testing.T) {
 		"armed":   func(b []byte, k killswitch.PublicKey) error { _, err := killswitch.VerifyArmed(b, k); return err },
 	}
 	for kind, doc := range docs {
+		// What is signed, in the words of nobody but crypto/ed25519.
+		raw := must(base64.StdEncoding.DecodeString(key.String()[strings.LastIndex(key.String(), ":")+1:]))
+		body, sig, _ := strings.Cut(string(doc), `,"signature":"`)
+		schema := map[string]string{"receipt": killswitch.ReceiptSchema, "drill": killswitch.DrillSchema, "armed": killswitch.ArmedSchema}[kind]
+		if !ed25519.Verify(raw, []byte(schema+"\x00"+body+"}"), must(base64.StdEncoding.DecodeString(strings.TrimSuffix(sig, `"}`)))) {
+			t.Errorf("a %s is signed over something else", kind)
+		}
 		for as, v := range verify {
 			if err := v(doc, key); (err == nil) != (as == kind) {
 				t.Errorf("a %s as a %s: %v", kind, as, err)

@@ -252,10 +252,13 @@ func (s ObserverSubject) runs(ctx context.Context, want bool) error {
 func remaining(ctx context.Context, o killswitch.Observer, timeout time.Duration) (m map[string]string, err, broken error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if broken = bounded(ctx, func() { m, err = o.Remaining(ctx) }); broken != nil {
+	// Not the results: who was left to itself may still write to these.
+	var seen map[string]string
+	var said error
+	if broken = bounded(ctx, func() { seen, said = o.Remaining(ctx) }); broken != nil {
 		return nil, nil, broken
 	}
-	return m, err, nil
+	return seen, said, nil
 }
 
 func confirmsNot(ctx context.Context, o killswitch.Observer, timeout time.Duration) error {
