@@ -12,7 +12,7 @@ import (
 // A sharedCounter is what an agent counts in, seen as it counts.
 type sharedCounter struct{ n *uint64 }
 
-func watchCounter(b *testing.B, name string) sharedCounter {
+func watchCounter(b testing.TB, name string) sharedCounter {
 	b.Helper()
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
@@ -30,7 +30,7 @@ func watchCounter(b *testing.B, name string) sharedCounter {
 	return sharedCounter{(*uint64)(unsafe.Pointer(&mem[0]))}
 }
 
-func (c sharedCounter) moves(b *testing.B) {
+func (c sharedCounter) moves(b testing.TB) {
 	b.Helper()
 	for at, began := atomic.LoadUint64(c.n), time.Now(); atomic.LoadUint64(c.n) == at; time.Sleep(time.Millisecond) {
 		if time.Since(began) > 10*time.Second {

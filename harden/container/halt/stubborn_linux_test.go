@@ -90,6 +90,39 @@ func TestNoInstructionAfterFreeze(t *testing.T) {
 	}
 }
 
+// The agent stands still from the first moment of a kill, and not only when the
+// engine has been asked, which takes as long as it is given.
+func TestKillFreezesFirst(t *testing.T) {
+	l := labtest.Start(t, lab.Config{})
+	for _, k := range kernels[1:3] {
+		t.Run(k.name, func(t *testing.T) {
+			b := set(t, l, named)
+			k.be(b.tracker)
+			b.kill.EngineTimeout = time.Second
+			dir := t.TempDir()
+			if err := os.Chmod(dir, 0o777); err != nil {
+				t.Fatal(err)
+			}
+			counter := watchCounter(t, dir+"/n")
+			b.run("agent", "--restart=always", "-v", dir+":/shared", lab.AgentImage, "do", "count", "/shared/n")
+			defer b.docker("rm", "-f", "agent")
+			counter.moves(t)
+			b.arm()
+			pid := b.DockerdPID()
+			if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = syscall.Kill(pid, syscall.SIGCONT) }()
+			watched := counter.stands(time.Now())
+			_ = b.kill.Do(t.Context()) // the engine did not answer, it says
+			b.confirm(b.procs, 500*time.Millisecond)
+			if still := <-watched; still > 500*time.Millisecond {
+				t.Errorf("it counted for %v", still)
+			}
+		})
+	}
+}
+
 // A container that the engine has paused dies as any other.
 func TestPausedContainerIsKilled(t *testing.T) {
 	b := start(t, named)
