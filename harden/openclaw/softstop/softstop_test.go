@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -272,6 +273,43 @@ func TestLeases(t *testing.T) {
 	}
 	if f.leases > 16 {
 		t.Errorf("%d leases were asked for", f.leases)
+	}
+}
+
+// A gateway that begins to drain while it is looked at says nothing of what is
+// under way, and one that has been closed says that there is nothing.
+func TestSuspendedWhileObserved(t *testing.T) {
+	for phase, off := range map[string]bool{"draining": false, "prepared": true, "preparing": false, "": false} {
+		for _, method := range []string{"sessions.list", "gateway.restart.preflight"} {
+			f := newFake(t)
+			f.answer[method] = func() (any, map[string]any) {
+				p := refuse("UNAVAILABLE", "gateway-suspending")
+				p["details"].(map[string]any)["phase"] = phase
+				return nil, p
+			}
+			if left, err := observer(t, f.config()).Remaining(t.Context()); (err == nil) != off || len(left) != 0 {
+				t.Errorf("%s in phase %q: %v, %v", method, phase, left, err)
+			}
+		}
+	}
+}
+
+// The stopper does not let the gateway drain, not for a moment: nobody could
+// abort anything meanwhile.
+func TestNeverDrains(t *testing.T) {
+	f := newFake(t)
+	f.begin(session(1), askHang)
+	var drained atomic.Bool
+	f.after["gateway.suspend.prepare"] = func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		drained.Store(drained.Load() || f.held != nil && f.held.phase == "draining")
+	}
+	f.answer["sessions.abort"] = func() (any, map[string]any) { return map[string]any{"ok": true}, nil } // and nothing
+	cfg := f.config()
+	cfg.Timeout = 200 * time.Millisecond
+	if err := stopper(t, cfg).Do(t.Context()); err == nil || drained.Load() {
+		t.Errorf("drained: %v, %v", drained.Load(), err)
 	}
 }
 
