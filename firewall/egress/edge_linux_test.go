@@ -232,7 +232,7 @@ func TestDoAgainstOdds(t *testing.T) {
 			h.sh("nft flush ruleset; nft 'table inet hardshell_kill { set interfaces { type ipv4_addr; }; chain prerouting { type filter hook input priority 0; }; }'")
 		},
 		"somebody accepts everything first": func(h *hamlet, _ *Lock, _ Workload) {
-			h.sh("for c in prerouting output forward; do nft insert rule inet hardshell_kill $c accept; done; nft 'table inet a { chain a { type filter hook prerouting priority -500; accept; }; }'")
+			h.sh("for c in prerouting output forward; do nft insert rule inet hardshell_kill $c accept; done; for c in prerouting forward; do nft insert rule bridge hardshell_kill $c accept; done; nft 'table inet a { chain a { type filter hook prerouting priority -500; accept; }; }'")
 		},
 		"the workload accepts everything first": func(h *hamlet, _ *Lock, w Workload) {
 			h.sh(fmt.Sprintf("nsenter --net=/proc/%d/ns/net nft 'table inet hardshell_kill { chain output { type filter hook output priority -400; accept; }; chain input { type filter hook input priority -400; accept; }; }'", w.PID))

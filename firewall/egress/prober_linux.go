@@ -330,6 +330,7 @@ type attempt struct {
 	watch   *watch // in the workload's own namespace; nil where that is the host's
 	ear     *ear
 	tokens  map[string]string // by token, what it stands for
+	inward  map[string]bool   // tokens that the host sends
 	connect *connection
 	reasons []string
 
@@ -345,7 +346,7 @@ func (p *Prober) attempt(ctx context.Context, w Workload, host *os.File, hostID 
 	if pl.ns != nil {
 		defer pl.ns.Close()
 	}
-	a := &attempt{tokens: map[string]string{}}
+	a := &attempt{tokens: map[string]string{}, inward: map[string]bool{}}
 	say := func(what string) string {
 		token := out.token()
 		a.tokens[token] = what
@@ -410,7 +411,9 @@ func (p *Prober) attempt(ctx context.Context, w Workload, host *os.File, hostID 
 	}
 	return a, within(host, func() error {
 		for _, addr := range own {
-			err := sendUDP(addr, a.ear.port, "", say(fmt.Sprintf("a datagram from the host to %s", addr)))
+			token := say(fmt.Sprintf("a datagram from the host to %s", addr))
+			a.inward[token] = true
+			err := sendUDP(addr, a.ear.port, "", token)
 			if err != nil && !refused(err) {
 				return err
 			}
@@ -456,7 +459,7 @@ func (a *attempt) finish(out *watch, hostEar *ear) (why string, err error) {
 		reasons["a datagram from the host came in"] = true
 	}
 	for token, what := range a.tokens {
-		if device, ok := out.saw(token); ok {
+		if device, ok := out.saw(token); ok && (!a.inward[token] || out.sawBeyond(token)) {
 			reasons[what+" came out by "+device] = true
 		} else if hostEar.heard(token) {
 			reasons[what+" came to the host"] = true

@@ -29,7 +29,7 @@ import (
 // receive. No test looks at a rule.
 
 const (
-	patience = 700 * time.Millisecond // that a way has to lead somewhere
+	patience = 500 * time.Millisecond // that a way has to lead somewhere
 	openWait = 15 * time.Second       // that all ways have, before they are closed
 )
 
@@ -434,8 +434,10 @@ func (s *site) push(workload, name string, m *lab.Machine, address string) {
 func (s *site) neighbours() (stop func()) {
 	s.Helper()
 	var closers []func()
-	for _, name := range []string{"mate1", "mate3", "mate4", "solo", "inner", "vlan"} {
-		path := fmt.Sprintf("/proc/%d/ns/net", s.pid(name))
+	names := []string{"mate1", "mate3", "mate4", "solo", "inner", "vlan"}
+	pids := strings.Fields(s.docker(append([]string{"inspect", "-f", "{{.State.Pid}}"}, names...)...))
+	for i, name := range names {
+		path := fmt.Sprintf("/proc/%s/ns/net", pids[i])
 		ns, err := os.Open(path)
 		s.must(err)
 		s.must(within(ns, func() error {

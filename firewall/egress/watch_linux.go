@@ -24,7 +24,8 @@ type watch struct {
 
 	mu      sync.Mutex
 	count   int
-	seen    map[string]int // token to interface
+	seen    map[string]int  // token to interface
+	beyond  map[string]bool // tokens that came out by more than loopback
 	conns   map[*connection]int
 	others  int
 	what    string
@@ -54,7 +55,7 @@ func newRun() string {
 // watchOut begins to watch; short frames alone, where there may be many others.
 func watchOut(ns *os.File, run string, short bool) (w *watch, err error) {
 	w = &watch{
-		run: run, fd: -1, seen: map[string]int{}, conns: map[*connection]int{}, devices: map[int]string{},
+		run: run, fd: -1, seen: map[string]int{}, beyond: map[string]bool{}, conns: map[*connection]int{}, devices: map[int]string{},
 		end: make(chan struct{}), ended: make(chan struct{}),
 	}
 	err = within(ns, func() error {
@@ -139,7 +140,7 @@ func (w *watch) look(frame []byte, from *unix.SockaddrLinklayer) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	lower := bytes.ToLower(frame) // names may have changed their case
-	ours := false
+	ours, loop := false, from.Hatype == unix.ARPHRD_LOOPBACK
 	for rest := lower; ; {
 		i := bytes.Index(rest, []byte(w.run))
 		if i < 0 {
@@ -148,7 +149,11 @@ func (w *watch) look(frame []byte, from *unix.SockaddrLinklayer) {
 		ours = true
 		rest = rest[i+len(w.run):]
 		if j := bytes.IndexByte(rest, 'x'); j > 0 && j < 8 {
-			w.seen[w.run+string(rest[:j+1])] = from.Ifindex
+			token := w.run + string(rest[:j+1])
+			if _, ok := w.seen[token]; !ok || !loop {
+				w.seen[token] = from.Ifindex
+			}
+			w.beyond[token] = w.beyond[token] || !loop
 		}
 	}
 	for c := range w.conns {
@@ -158,7 +163,7 @@ func (w *watch) look(frame []byte, from *unix.SockaddrLinklayer) {
 		}
 	}
 	arp := from.Protocol == networkOrder(unix.ETH_P_ARP)
-	if !ours && !arp && from.Hatype != unix.ARPHRD_LOOPBACK {
+	if !ours && !arp && !loop {
 		w.others++
 		w.what = fmt.Sprintf("a frame of type %#04x by %s", networkOrder(from.Protocol), w.devices[from.Ifindex])
 	}
@@ -235,6 +240,14 @@ func (w *watch) saw(token string) (device string, ok bool) {
 	defer w.mu.Unlock()
 	index, ok := w.seen[token]
 	return w.device(index), ok
+}
+
+// sawBeyond does not count loopback, by which the host tells itself what it could not
+// send.
+func (w *watch) sawBeyond(token string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.beyond[token]
 }
 
 func (w *watch) sawConnection(c *connection) (device string, ok bool) {
