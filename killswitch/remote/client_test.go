@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -191,9 +192,7 @@ func TestClientTrustsNobody(t *testing.T) {
 			w.handler.ServeHTTP(rec, r)
 			kept, header = rec.Body.Bytes(), rec.Header()
 		}
-		for name, values := range header {
-			rw.Header()[name] = values
-		}
+		maps.Copy(rw.Header(), header)
 		_, _ = rw.Write(kept)
 	}))
 	defer proxy.Close()
