@@ -1,12 +1,14 @@
-// Package access judges what an agent can get at: points 10, 11, 12 and 14 of
-// the framework. The agent holds no credential (10), credentials rest masked or
+// Package access judges what an agent can get at: points 10 to 14 of the
+// framework. The agent holds no credential (10), credentials rest masked or
 // unreadable (11), what it does is recorded where it cannot be changed unseen
-// (12), and only the tools that a policy names can be used (14).
+// (12), it can be stopped (13), and only the tools that a policy names can be
+// used (14).
 //
 // [Checks] are the checks that a [Config] describes. What they look at are
 // facts that hold no credential: [Agent] for a container, [Vault] for a
 // project at Composio, [Offer] for what a gateway offers, [TrailReview] and
-// [Completeness] for a log of package trail. Judges are pure functions of those.
+// [Completeness] for a log of package trail, [SwitchReview] for a switch of
+// package killswitch. Judges are pure functions of those.
 //
 // A [Detector] says where a text holds credentials. The one of this package
 // ([Keys]) knows those of Composio, of this module's gateway and of OpenClaw,
