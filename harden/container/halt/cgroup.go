@@ -67,11 +67,11 @@ func (h hierarchy) groupOf(id string, entries []procfs.CgroupEntry) string {
 		if h.v2 && e.Hierarchy != 0 || !h.v2 && !slices.Contains(e.Controllers, "freezer") {
 			continue
 		}
-		var at string
+		var at strings.Builder
 		for part := range strings.SplitSeq(strings.TrimPrefix(path.Clean(e.Path), "/"), "/") {
-			at += "/" + part
+			at.WriteString("/" + part)
 			if strings.Contains(part, id) {
-				return at
+				return at.String()
 			}
 		}
 	}

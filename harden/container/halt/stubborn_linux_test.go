@@ -209,17 +209,17 @@ func (b *bench) states(id string) string {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	var s string
+	var s strings.Builder
 	for _, name := range names {
 		group, err := os.ReadFile(filepath.Join(filepath.Dir(name), "cgroup"))
 		if err != nil || !bytes.Contains(group, []byte(id)) {
 			continue
 		}
 		if data, err := os.ReadFile(name); err == nil {
-			s += string(data[bytes.LastIndexByte(data, ')')+2])
+			s.WriteString(string(data[bytes.LastIndexByte(data, ')')+2]))
 		}
 	}
-	return s
+	return s.String()
 }
 
 // A process whose first thread alone has ended is alive, though it looks like a
@@ -271,7 +271,7 @@ func TestProcessThatTheKernelKeepsIsNamed(t *testing.T) {
 	if want := fmt.Sprintf("process %d", kept); !ok || !strings.Contains(open.Open()["container/agent"], want) {
 		t.Errorf("%s is not said to be open: %v", want, err)
 	}
-	if left := b.remaining(b.procs); !strings.Contains(left["container/agent"], fmt.Sprintf("process %d (\"agent\") in state D", kept)) || len(b.truth(id)) != 1 {
+	if left := b.remaining(b.procs); !strings.Contains(left["container/agent"], fmt.Sprintf("process %d (\"agent\") in state D", kept)) || strings.Contains(left["container/agent"], "process 1 ") {
 		t.Errorf("process %d of %v: %v", kept, b.truth(id), left)
 	}
 	t.Logf("after %v: %v", took, err)

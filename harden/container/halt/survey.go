@@ -104,9 +104,12 @@ func (o *lookout) of(w who, procs []*process) []*process {
 	for _, p := range procs {
 		if strings.Contains(p.cgroup, w.id) {
 			in[p.pid] = true
-			mounts[p.mnt] = !own[p.mnt]
-			if spaces[p.pidns] = !own[p.pidns]; !own[p.pidns] {
-				pin = p
+			// One that is just ending has none any more.
+			if p.mnt != "" && !own[p.mnt] {
+				mounts[p.mnt] = true
+			}
+			if p.pidns != "" && !own[p.pidns] {
+				spaces[p.pidns], pin = true, p
 			}
 		}
 	}
@@ -124,7 +127,7 @@ func (o *lookout) of(w who, procs []*process) []*process {
 			continue
 		}
 		shared := spaces[p.pidns] || ofMinder[p.pid]
-		if !shared && !own[p.mnt] {
+		if !shared && p.mnt != "" && !own[p.mnt] {
 			is, seen := trees[p.mnt]
 			if !seen {
 				is = showsFilesOf(p, w.id)

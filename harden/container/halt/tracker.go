@@ -399,8 +399,13 @@ func (t *Tracker) open(ctx context.Context) error {
 			return errors.Join(append(errs, fmt.Errorf("halt: %w", err))...)
 		}
 		err := k.open(hs)
-		if t.noKill && k.v2 != nil {
-			k.v2.kill = nil
+		if t.noKill {
+			k.mu.Lock()
+			if k.v2 != nil && k.v2.kill != nil {
+				k.v2.kill.Close()
+				k.v2.kill = nil
+			}
+			k.mu.Unlock()
 		}
 		if err != nil {
 			c := k.info()
