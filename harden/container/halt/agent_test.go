@@ -256,8 +256,12 @@ func TestFindUnits(t *testing.T) {
 	}}
 	got, err := FindUnits(v, Agent{Names: []string{"agent"}, Projects: []string{"claw"}})
 	want := []Unit{
-		{Name: "agent.service"}, {Name: "compose.service"}, {Name: "run.service"}, {Name: "shell.service"},
-		{Name: "openclaw-gateway-work.service", User: "claw"}, {Name: "openclaw-gateway.service", User: "claw"},
+		{Name: "agent.service"},
+		{Name: "compose.service"},
+		{Name: "run.service"},
+		{Name: "shell.service"},
+		{Name: "openclaw-gateway-work.service", User: "claw"},
+		{Name: "openclaw-gateway.service", User: "claw"},
 	}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("%v, %v, want %v", got, err, want)
