@@ -256,7 +256,9 @@ func TestHungEngine(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	b.confirm(b.procs, 0)
+	b.kill.EngineTimeout = 5 * time.Second
+	b.do(b.kill) // as a watcher goes on to
+	b.confirm(b.procs, 500*time.Millisecond)
 	if lived == 0 {
 		t.Log("engine goes on: it did not come back")
 	} else {
