@@ -176,6 +176,42 @@ func TestHaltAgainWhileReleased(t *testing.T) {
 	}
 }
 
+// The fence is asked once more from where the call is sent, however long it
+// took to get there: what has been allowed until then is not sent on, is told
+// apart from what was cut off, and is recorded as not carried out.
+func TestFencedAtTheLastLook(t *testing.T) {
+	t.Parallel()
+	for door, call := range doors {
+		for name, last := range map[string]func() error{
+			"engaged": func() error { return errors.New("engaged") },
+			"crashes": func() error { panic("broken") },
+		} {
+			t.Run(door+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, func(c *gateway.Config) {
+					c.FenceTimeout = 200 * time.Millisecond
+					c.Fence = fenceFunc(func(ctx context.Context, _ string) error {
+						if end, ok := ctx.Deadline(); ok && time.Until(end) > 10*time.Second {
+							return last() // the one that has as long as the call
+						}
+						return nil
+					})
+				})
+				if rec := call(w, "GMAIL_FETCH_EMAILS", object{}); !refused(rec) {
+					t.Errorf("%d %s", rec.Code, rec.Body)
+				}
+				if n := len(w.executed()); n != 0 {
+					t.Errorf("%d calls were executed", n)
+				}
+				w.settle()
+				if n := len(w.trail.where(func(e trail.Event) bool { return e.Outcome == trail.OutcomeError })); n != 1 {
+					t.Errorf("%d records that it was not carried out", n)
+				}
+			})
+		}
+	}
+}
+
 // With 64 calls under way at all times, however the agent is stopped, next to
 // nothing reaches Composio once it is: what had been let through, and was on its way.
 // Every call that was let through has its outcome in the trail.
