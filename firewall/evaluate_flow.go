@@ -246,6 +246,9 @@ func harmless(t *Table) bool {
 		}
 		for _, r := range c.Rules {
 			for _, o := range r.ops {
+				if o.never {
+					break // what follows is not reached
+				}
 				if o.match == nil && o.kind != "accept" && o.kind != "return" {
 					return false
 				}

@@ -168,6 +168,26 @@ func TestBridgeFamily(t *testing.T) {
 	if d := r.Evaluate(&routing, toContainer); d.Fate != FateUnknown {
 		t.Errorf("to a port of a bridge: %v", d.Fate)
 	}
+	// A set with nothing in it matches no packet, and one that excludes nothing every packet.
+	for _, test := range []struct {
+		operator, elements string
+		want               Fate
+	}{
+		{"==", `"elem":[]`, FateAccept},
+		{"==", `"elem":["veth9"]`, FateUnknown},
+		{"!=", `"elem":[]`, FateUnknown},
+	} {
+		r, err := ParseNFT([]byte(`{"nftables":[{"table":{"family":"bridge","name":"b","handle":1}},
+{"set":{"family":"bridge","table":"b","name":"cut","handle":2,"type":"ifname",` + test.elements + `}},
+{"chain":{"family":"bridge","table":"b","name":"c","handle":1,"type":"filter","hook":"forward","prio":0,"policy":"accept"}},
+{"rule":{"family":"bridge","table":"b","chain":"c","handle":3,"expr":[{"match":{"op":"` + test.operator + `","left":{"meta":{"key":"iifname"}},"right":"@cut"}},{"drop":null}]}}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d := r.Evaluate(&routing, toContainer); d.Fate != test.want {
+			t.Errorf("%s %s: %v, want %v", test.operator, test.elements, d.Fate, test.want)
+		}
+	}
 	local := toContainer
 	local.Dst = netip.MustParseAddr("192.0.2.1")
 	if d := r.Evaluate(&routing, local); d.Fate != FateAccept {

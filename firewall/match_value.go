@@ -165,6 +165,7 @@ type op struct {
 	act   func(*flow) verdict // nil for a question
 	kind  string              // of an action, to compare listings: "drop", "jump X"; empty if it has no effect
 	blind string              // what is not understood of it
+	never bool                // of a question that no packet answers: of a set with nothing in it
 }
 
 type verdictKind uint8

@@ -71,7 +71,8 @@ func (c *nftCompiler) statement(v any) {
 			c.blind(err.Error())
 			return
 		}
-		c.rule.ops = append(c.rule.ops, op{match: ask})
+		elems, isSet := c.table.members(m["right"])
+		c.rule.ops = append(c.rule.ops, op{match: ask, never: isSet && len(elems) == 0 && m["op"] != "!="})
 		c.family = c.family || tellsFamily(m["left"])
 	case "accept", "drop", "return", "continue", "jump", "goto", "reject":
 		verdict, kind, err := nftVerdict(key, arg)

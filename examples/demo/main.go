@@ -64,6 +64,7 @@ type demo struct {
 	state   string // where it keeps its state, on the host
 	session net.Conn
 	office  office
+	sink    *lab.Sink // what a runaway agent tells the internet
 }
 
 // turns lets several write, one after the other: the program, and the owner's
@@ -174,7 +175,19 @@ func (d *demo) play(ctx context.Context) error {
 	if err := d.attack(ctx, false); err != nil {
 		return err
 	}
-	return d.works(ctx)
+	if err := d.works(ctx); err != nil {
+		return err
+	}
+	d.chapter("8 A kill switch, rehearsed and armed")
+	if err := d.rehearse(ctx); err != nil {
+		return err
+	}
+	d.chapter("9 The agent runs away")
+	if err := d.runAway(ctx); err != nil {
+		return err
+	}
+	d.chapter("10 One click")
+	return d.click(ctx)
 }
 
 // say writes to the audience.

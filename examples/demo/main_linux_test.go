@@ -20,7 +20,7 @@ import (
 // behind.
 func TestDemo(t *testing.T) {
 	require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 	var out strings.Builder
 	if err := run(ctx, &out); err != nil {
@@ -35,7 +35,7 @@ func TestDemo(t *testing.T) {
 			}
 		}
 	}
-	for _, want := range []string{"▸ Security score: 0/14", "recreate it hardened", "▸ Security score: 12/14", "(second session) Confirmed", "✓ works ", "Nothing is left behind."} {
+	for _, want := range []string{"▸ Security score: 0/14", "recreate it hardened", "▸ Security score: 12/14", "▸ Security score: 13/14", "▸ Passed.", "▸ Off. Everything was confirmed", "standby holds it", "without the second secret is refused", "(second session) Confirmed", "✓ works ", "Nothing is left behind."} {
 		if !strings.Contains(text, want) {
 			t.Errorf("not shown: %s", want)
 		}
@@ -57,7 +57,7 @@ func TestDemo(t *testing.T) {
 // Interrupted while it hardens, it ends with an error, and leaves nothing.
 func TestDemoInterrupted(t *testing.T) {
 	require(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Minute)
 	defer cancel()
 	out := &trigger{on: "Making the change", do: cancel}
 	if err := run(ctx, out); !errors.Is(err, context.Canceled) {

@@ -58,6 +58,7 @@ func (o *office) open(ctx context.Context, l *lab.Lab, dir string) error {
 	for toolkit, id := range accounts {
 		o.composio.AddAccount(composiotest.Account{ID: id, UserID: user, Toolkit: toolkit})
 	}
+	o.composio.AddAccount(composiotest.Account{ID: "ca_canary", UserID: canary, Toolkit: "gmail"})
 	ln, err := l.Host.Listen(ctx, "tcp", composioAddress)
 	if err != nil {
 		return err
@@ -68,8 +69,12 @@ func (o *office) open(ctx context.Context, l *lab.Lab, dir string) error {
 
 	token, hash := gateway.NewToken()
 	probe, probeHash := gateway.NewToken()
+	tame, tameHash := gateway.NewToken()
 	o.token = token
-	policy, err := json.Marshal(&gateway.Policy{Agents: map[string]gateway.Agent{agent: {
+	policy, err := json.Marshal(&gateway.Policy{Agents: map[string]gateway.Agent{canary: {
+		Tokens: []gateway.TokenHash{tameHash}, UserID: canary, Accounts: map[string]string{"gmail": "ca_canary"},
+		Tools: map[string]gateway.Grant{readMail: {Version: toolVersion, Class: composio.ClassRead}},
+	}, agent: {
 		Tokens: []gateway.TokenHash{hash, probeHash}, UserID: user, Accounts: accounts,
 		Tools: map[string]gateway.Grant{
 			readMail:   {Version: toolVersion, Class: composio.ClassRead},
@@ -82,7 +87,7 @@ func (o *office) open(ctx context.Context, l *lab.Lab, dir string) error {
 	if err != nil {
 		return err
 	}
-	files := map[string]string{"policy.json": string(policy), "composio.key": composiotest.ProjectKey, "probe.token": probe.Reveal()}
+	files := map[string]string{"policy.json": string(policy), "composio.key": composiotest.ProjectKey, "probe.token": probe.Reveal(), "canary.token": tame.Reveal()}
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return err

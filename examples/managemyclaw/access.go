@@ -34,6 +34,7 @@ func (p *program) composioFlags(fs *flag.FlagSet) {
 // accessFlags adds the flags of what the agent may have and use.
 func (p *program) accessFlags(fs *flag.FlagSet) {
 	p.composioFlags(fs)
+	fs.StringVar(&p.agent, "agent", "", "`NAME` of the agent, as in the policy; without it, the policy's only one, or the\nname of the container")
 	fs.StringVar(&p.gatewayURL, "gateway-url", "", "`URL` at which the agent reaches its tools, such as http://172.17.0.1:8787; ways round it\nare then tried from the agent's network")
 	fs.StringVar(&p.probeToken, "probe-token-file", "", "`FILE` with a token of the gateway's, to ask it what it offers: best a second one of\nthe agent's, see managemyclaw gateway token")
 }
@@ -86,6 +87,9 @@ func (p *program) accessConfig() (*access.Config, error) {
 		}
 	}
 	if c.Trails, err = p.trails(); err != nil {
+		return nil, err
+	}
+	if c.Switches, err = p.switches(); err != nil {
 		return nil, err
 	}
 	if p.probeToken != "" {

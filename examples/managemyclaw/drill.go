@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/managemyclaw/hardshell/harden/container/docker"
 	"github.com/managemyclaw/hardshell/harden/container/halt"
@@ -22,28 +23,27 @@ const dockerHung = "docker-hung"
 // variants are the circumstances that a kill is rehearsed in.
 var variants = map[string]string{
 	killswitch.VariantNormal: "everything works",
-	dockerHung:               "the container engine does not answer",
+	dockerHung:               "the engine, tried first, does not answer",
 }
 
 // drill is the command of that name: it stops a canary as kill would stop the
 // agent, and keeps what was seen for point 13.
 func (p *program) drill(ctx context.Context, args []string) (int, error) {
 	var (
-		canary, users string
-		variant       string
-		real          bool
+		c       canary
+		variant string
+		real    bool
 	)
 	err := p.parse("drill", args, func(fs *flag.FlagSet) {
 		p.switchFlags(fs)
-		fs.StringVar(&canary, "canary", "", "`NAME` of a running container that is stopped in place of the agent's")
-		fs.StringVar(&users, "canary-user", "", "`USER` at Composio whose accounts are revoked in place of all")
+		c.add(fs)
 		fs.StringVar(&variant, "variant", killswitch.VariantNormal, "circumstances: "+strings.Join(slices.Sorted(maps.Keys(variants)), " or "))
 		fs.BoolVar(&real, "real", false, "stop the agent itself: it stays stopped until it is reset")
 	})
 	switch {
 	case err != nil:
 		return exitUsage, err
-	case (canary == "") != real:
+	case (c.container == "") != real:
 		return exitUsage, usageError("say what is stopped: a container that stands for the agent's, with --canary, or the agent itself, with --real")
 	case variants[variant] == "":
 		return exitUsage, usageError("there is no such variant: " + variant)
@@ -57,7 +57,7 @@ func (p *program) drill(ctx context.Context, args []string) (int, error) {
 	defer s.close()
 	r := killswitch.Rehearsal{Variant: variant, Real: real}
 	if !real {
-		stand, err := p.canary(canary, users, variant, &r)
+		stand, err := p.canary(c, variant, &r)
 		if err != nil {
 			return exitUsage, err
 		}
@@ -79,8 +79,18 @@ func (p *program) drill(ctx context.Context, args []string) (int, error) {
 	return exitPass, nil
 }
 
+// A canary is what stands for the agent.
+type canary struct{ container, user, agent, token string }
+
+func (c *canary) add(fs *flag.FlagSet) {
+	fs.StringVar(&c.container, "canary", "", "`NAME` of a running container that is stopped in place of the agent's; best on a network\nof its own, since who shares its bridge is cut off with it meanwhile")
+	fs.StringVar(&c.user, "canary-user", "", "`USER` at Composio whose accounts are revoked in place of all")
+	fs.StringVar(&c.agent, "canary-agent", "", "`NAME` of an agent in the policy whom the gateway denies in place of the agent")
+	fs.StringVar(&c.token, "canary-token-file", "", "`FILE` with a token of that agent's")
+}
+
 // canary has a rehearsal stop what stands for the agent.
-func (p *program) canary(name, users, variant string, r *killswitch.Rehearsal) (*killSwitch, error) {
+func (p *program) canary(c canary, variant string, r *killswitch.Rehearsal) (*killSwitch, error) {
 	s := &killSwitch{}
 	engine := p.engine
 	if variant == dockerHung {
@@ -89,24 +99,34 @@ func (p *program) canary(name, users, variant string, r *killswitch.Rehearsal) (
 			return nil, err
 		}
 	}
-	r.Targets = s.containers(p, []string{name}, engine)
-	if users != "" {
-		t, err := p.composioTarget(strings.Split(users, ","))
+	r.Targets = s.containers(p, []string{c.container}, engine)
+	for i := range r.Targets {
+		first := r.Targets[i].Ladder[0].Actuators
+		if keep, ok := first[0].(*halt.KeepDown); ok {
+			policy, err := p.restartPolicy(c.container)
+			if err != nil {
+				return nil, err
+			}
+			first[0] = &spared{keep, p, c.container, policy}
+		}
+	}
+	if c.user != "" {
+		t, err := p.composioTarget([]string{c.user})
 		if err != nil || t == nil {
 			return nil, errors.Join(usageError("--canary-user: give also --composio-key-file"), err)
 		}
 		r.Targets = append(r.Targets, *t)
 	}
-	if variant == dockerHung {
-		for _, t := range r.Targets {
-			for _, rung := range t.Ladder {
-				for _, a := range rung.Actuators {
-					if _, ok := a.(*halt.Rung); ok && !slices.Contains(r.Broken, a.Name()) {
-						r.Broken = append(r.Broken, a.Name())
-					}
-				}
-			}
+	if c.agent != "" {
+		t, err := p.gatewayTarget(c.agent, c.token)
+		if err != nil || t == nil {
+			return nil, errors.Join(usageError("--canary-agent: give also --canary-token-file and --gateway-url"), err)
 		}
+		t.Ladder[0].Actuators[0] = &brief{t.Ladder[0].Actuators[0].(*denial)}
+		r.Targets = append(r.Targets, *t)
+	}
+	if variant == dockerHung {
+		engineFirst(r)
 	}
 	return s, nil
 }
@@ -116,19 +136,21 @@ func (p *program) writeDrill(d *killswitch.Drill) error {
 		return p.writeJSON(d)
 	}
 	var b strings.Builder
+	width, _ := terminalWidth(p.stdout)
 	what := "a canary"
 	if d.Real {
 		what = "the agent"
 	}
-	fmt.Fprintf(&b, "Drill %s of %s (%s), %s\n\n", d.Variant, what, variants[d.Variant], d.Time.UTC().Format("2006-01-02 15:04:05Z"))
+	wrap(&b, width, "Drill ", fmt.Sprintf("%s of %s, %s: %s", d.Variant, what, d.Time.UTC().Format(time.RFC3339), variants[d.Variant]))
+	b.WriteByte('\n')
 	for _, t := range d.Targets {
-		writeTarget(&b, t)
+		writeTarget(&b, width, t)
 	}
 	for _, why := range d.Why {
-		fmt.Fprintf(&b, "✗ %s\n", printable(why))
+		wrap(&b, width, "✗ ", why)
 	}
 	for _, left := range d.Left {
-		fmt.Fprintf(&b, "• left as it is: %s\n", printable(left))
+		wrap(&b, width, "• left as it is: ", left)
 	}
 	if d.Passed {
 		fmt.Fprintln(&b, "\n▸ Passed.")
@@ -137,6 +159,56 @@ func (p *program) writeDrill(d *killswitch.Drill) error {
 	}
 	_, err := fmt.Fprint(p.stdout, b.String())
 	return err
+}
+
+func (p *program) restartPolicy(name string) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
+	defer cancel()
+	found, err := p.engine.Containers(ctx, name)
+	if err != nil {
+		return "", err
+	}
+	return found[0].RestartPolicy, nil
+}
+
+// spared is what switches a canary's restart policy off for as long as the drill
+// takes. To have it back starts nothing.
+type spared struct {
+	*halt.KeepDown
+
+	p         *program
+	container string
+	policy    string
+}
+
+// Release implements [killswitch.Releaser].
+func (s *spared) Release(ctx context.Context) error {
+	if s.policy == "" || s.policy == "no" {
+		return nil
+	}
+	return s.p.engine.SetRestartPolicy(ctx, s.container, s.policy)
+}
+
+// engineFirst has a rehearsal try the ways of the engine, which hangs, before
+// those of the kernel. It leaves out what only the engine can do.
+func engineFirst(r *killswitch.Rehearsal) {
+	const patience = 200 * time.Millisecond
+	var targets []killswitch.Target
+	for _, t := range r.Targets {
+		if len(t.Ladder) < 2 {
+			targets = append(targets, t)
+			continue
+		}
+		if t.Name == restartsTarget {
+			continue // for a canary in this variant has no policy
+		}
+		engine := t.Ladder[1]
+		engine.Patience = patience
+		t.Ladder = []killswitch.Rung{engine, t.Ladder[0]}
+		targets = append(targets, t)
+		r.Broken = append(r.Broken, engine.Actuators[0].Name())
+	}
+	r.Targets = targets
 }
 
 // hungEngine is an engine that one can connect to, and that says nothing.
@@ -156,3 +228,42 @@ func (s *killSwitch) hungEngine() (*docker.Engine, error) {
 	}
 	return docker.Open("unix://" + socket)
 }
+
+// brief is the denial of a canary, which is over when the drill is.
+type brief struct{ *denial }
+
+// Release implements [killswitch.Releaser]. The second secret of a canary is no
+// secret: it is in the state directory.
+func (b *brief) Release(ctx context.Context) error {
+	state, err := b.fence.State(b.agent)
+	if err != nil || !state.Engaged() {
+		return err
+	}
+	name := filepath.Join(b.p.stateDir, "canary.secret")
+	if !killswitch.HasResetSecret(b.p.stateDir, b.agent) {
+		secret := killswitch.GenerateResetSecret()
+		if err := writeAtomic(name, secret+"\n", 0o600); err != nil {
+			return err
+		}
+		if err := killswitch.SetResetSecret(b.p.stateDir, b.agent, secret); err != nil {
+			return err
+		}
+	}
+	secret, _, err := readSecret(name)
+	if err != nil {
+		return err
+	}
+	s, err := killswitch.New(killswitch.Config{Agent: b.agent, Dir: b.p.stateDir, Trail: b.p.trail(), Targets: []killswitch.Target{{
+		Name: "canary", Ladder: []killswitch.Rung{one(b.denial)}, Observers: []killswitch.Observer{harmless{}},
+	}}})
+	if err != nil {
+		return err
+	}
+	return s.Reset(ctx, state.Epoch, secret.Reveal())
+}
+
+// harmless is what there is to see of an agent that is only a name.
+type harmless struct{}
+
+func (harmless) Name() string                                         { return "canary.name" }
+func (harmless) Remaining(context.Context) (map[string]string, error) { return nil, nil } //nolint:nilnil // there is none

@@ -85,9 +85,10 @@ func (p *program) writeReceipt(r *killswitch.Receipt) error {
 		return p.writeJSON(r)
 	}
 	var b strings.Builder
+	width, _ := terminalWidth(p.stdout)
 	fmt.Fprintf(&b, "Agent %s, epoch %d, fired %s: %s\n\n", r.Agent, r.Epoch, r.Fired.UTC().Format(time.RFC3339), printable(r.Reason))
 	for _, t := range r.Targets {
-		writeTarget(&b, t)
+		writeTarget(&b, width, t)
 	}
 	fence := "✓ fence        nothing of ours starts it again, also after a restart of the machine"
 	if !r.Fence.Durable {
@@ -118,7 +119,7 @@ func (p *program) writeJSON(v any) error {
 	return enc.Encode(v)
 }
 
-func writeTarget(b *strings.Builder, t killswitch.TargetResult) {
+func writeTarget(b *strings.Builder, width int, t killswitch.TargetResult) {
 	switch t.State {
 	case killswitch.Confirmed:
 		fmt.Fprintf(b, "✓ %-12s confirmed off after %v\n", t.Name, round(t.ConfirmedAfter))
@@ -130,22 +131,22 @@ func writeTarget(b *strings.Builder, t killswitch.TargetResult) {
 	if t.State != killswitch.Confirmed {
 		for _, o := range t.Objects {
 			if o.State != killswitch.Confirmed {
-				fmt.Fprintf(b, "    %s: %v %s\n", printable(o.Name), o.State, printable(o.Status))
+				wrap(b, width, "    • ", fmt.Sprintf("%s: %v: %s", o.Name, o.State, o.Status))
 			}
 		}
 		for _, a := range t.Tried {
 			if a.Error != "" {
-				fmt.Fprintf(b, "    %s: %s\n", a.Actuator, printable(a.Error))
+				wrap(b, width, "    • ", a.Actuator+": "+a.Error)
 			}
 		}
 		for _, l := range t.Observers {
 			if l.Error != "" {
-				fmt.Fprintf(b, "    %s: %s\n", l.Observer, printable(l.Error))
+				wrap(b, width, "    • ", l.Observer+": "+l.Error)
 			}
 		}
 	}
 	for _, o := range t.Open {
-		fmt.Fprintf(b, "    open: %s: %s\n", printable(o.What), printable(o.Why))
+		wrap(b, width, "    open: ", o.What+": "+o.Why)
 	}
 }
 

@@ -18,6 +18,7 @@ const (
 	armEvery   = 30 * time.Second
 	armedAge   = 5 * time.Minute // after which what was prepared is stale
 	fenceEvery = 200 * time.Millisecond
+	wayTime    = 3 * time.Second
 )
 
 // standby is the command of that name: it keeps the switch armed, completes a
@@ -99,7 +100,7 @@ func (p *program) firstSecret(agent string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(p.stdout, "The second secret, without which a stopped agent stays stopped, is shown this once.\nKeep it elsewhere than on this machine:\n\n    %s\n\n", secret)
+	fmt.Fprintf(p.stdout, "The second secret, without which a stopped agent stays stopped, is shown this\nonce. Keep it elsewhere than on this machine:\n\n    %s\n\n", secret)
 	return nil
 }
 
@@ -113,12 +114,30 @@ func (s *killSwitch) stand(ctx context.Context, log *slog.Logger) {
 	running.Go(func() { s.follow(ctx, changed) })
 	running.Go(func() { s.Keep(ctx, armEvery, changed) }) //nolint:errcheck // why ctx ended
 	for ctx.Err() == nil {
+		s.giveWay(ctx)
 		if err := s.Hold(ctx); err != nil && ctx.Err() == nil {
 			log.Error("the agent is not kept down", "err", err)
 		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(fenceEvery): // until somebody engages it
+		}
+	}
+}
+
+// giveWay lets another process finish the kill that it has begun: two that
+// revoke the same accounts get each other's answers. What was only fenced, as by
+// the gateway's breaker, is for this one to stop, at once.
+func (s *killSwitch) giveWay(ctx context.Context) {
+	for deadline := time.Now().Add(wayTime); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(fenceEvery / 4) {
+		state, err := s.Fence().State(s.Agent())
+		if err != nil || !state.Engaged() {
+			return
+		}
+		r, err := killswitch.LastReceipt(s.dir, s.Agent(), killswitch.PublicKey{})
+		begun := err == nil && r.Epoch == state.Epoch
+		if begun && r.Whole || !begun && time.Since(state.Time) > fenceEvery {
+			return
 		}
 	}
 }

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"maps"
@@ -18,6 +20,7 @@ import (
 	"github.com/managemyclaw/hardshell/composio/gateway"
 	"github.com/managemyclaw/hardshell/composio/gateway/halted"
 	"github.com/managemyclaw/hardshell/firewall/egress"
+	"github.com/managemyclaw/hardshell/harden/access"
 	"github.com/managemyclaw/hardshell/harden/container/halt"
 	"github.com/managemyclaw/hardshell/harden/host"
 	"github.com/managemyclaw/hardshell/killswitch"
@@ -31,7 +34,6 @@ const revokeTime = 15 * time.Minute
 func (p *program) switchFlags(fs *flag.FlagSet) {
 	p.accessFlags(fs)
 	fs.StringVar(&p.dataRoot, "data-root", "", "`DIR` where the engine keeps its containers, if it cannot say")
-	fs.StringVar(&p.agent, "agent", "", "`NAME` of the agent, as in the policy; without it, the policy's only one, or the\nname of the container")
 }
 
 // agentName returns which agent is meant.
@@ -56,9 +58,37 @@ func (p *program) agentName() (string, error) {
 	return "", usageError("say which agent is meant, with --agent, or with --policy or --container if there is but one")
 }
 
+// switches are the kill switches to look at: the agent's, if it ever was armed.
+func (p *program) switches() ([]access.KillSwitch, error) {
+	name := p.switchPublic()
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, usageError(err.Error())
+	}
+	key, err := killswitch.ParsePublicKey(strings.TrimSpace(string(text)))
+	if err != nil {
+		return nil, usageError(fmt.Sprintf("%s: %v", name, err))
+	}
+	agent, err := p.agentName()
+	if err != nil {
+		return nil, nil //nolint:nilerr // nobody can say whose switch it would be
+	}
+	return []access.KillSwitch{{Dir: filepath.ToSlash(p.stateDir), Agent: agent, Key: key, Owner: uint32(max(0, os.Geteuid()))}}, nil
+}
+
+// switchPublic is the file with what verifies the switch; see --pins.
+func (p *program) switchPublic() string {
+	return filepath.Join(cmp.Or(p.pins, p.stateDir), "switch.pub")
+}
+
 // A killSwitch is the switch of an agent, and what it acts through.
 type killSwitch struct {
 	*killswitch.Switch
+
+	dir string
 
 	tracker *halt.Tracker
 	lock    *egress.Lock
@@ -73,13 +103,13 @@ type killSwitch struct {
 // killSwitch returns the switch that the flags describe. What cannot be had for
 // it is said, and stops nothing: the rest is stopped without.
 func (p *program) killSwitch(agent string, log *slog.Logger) (*killSwitch, error) {
-	s := &killSwitch{}
+	s := &killSwitch{dir: p.stateDir}
 	key, err := p.switchKey()
 	if err != nil {
 		log.Warn("receipts are not signed", "err", err)
 	}
 	targets := s.containers(p, p.containers, p.engine)
-	if t, err := p.gatewayTarget(agent); err != nil {
+	if t, err := p.gatewayTarget(agent, p.probeToken); err != nil {
 		log.Warn("nobody will confirm that the gateway denies", "err", err)
 	} else if t != nil {
 		targets = append(targets, *t)
@@ -127,7 +157,7 @@ func (s *killSwitch) containers(p *program, names []string, engine halt.Engine) 
 			Observers: []killswitch.Observer{&halt.Processes{Agent: agent, DataRoot: root}},
 		},
 		{
-			Name:      "restarts",
+			Name:      restartsTarget,
 			Ladder:    []killswitch.Rung{one(&halt.KeepDown{Tracker: s.tracker, Host: local, StateFile: p.formerFile()}), rung(halt.StepRestartPolicy)},
 			Observers: []killswitch.Observer{&halt.Restarts{Agent: agent, DataRoot: root, View: &local.View}},
 		},
@@ -157,6 +187,9 @@ func (p *program) engineRoot() string {
 	return strings.TrimSpace(string(known))
 }
 
+// restartsTarget is what the engine alone can switch off.
+const restartsTarget = "restarts"
+
 // helperCommand is the hidden command that the observer of the network runs.
 const helperCommand = "egress-helper"
 
@@ -169,7 +202,9 @@ func (p *program) formerFile() string { return filepath.Join(p.stateDir, "restar
 // workloads are the containers that a tracker knows, as package egress has them.
 func workloads(tracker *halt.Tracker) egress.Source {
 	return func(ctx context.Context) ([]egress.Workload, error) {
-		err := tracker.Arm(ctx)
+		ctx, cancel := context.WithTimeout(ctx, sourceTime)
+		defer cancel()
+		err := tracker.Arm(ctx) // knows what it knew, if the engine hangs
 		var all []egress.Workload
 		for _, c := range tracker.Containers() {
 			all = append(all, workload(c))
@@ -192,13 +227,16 @@ func workload(c halt.Container) egress.Workload {
 	return w
 }
 
+// sourceTime is how long an engine is asked for the agent's containers.
+const sourceTime = 2 * time.Second
+
 // gatewayTarget is the denial of the gateway, nil if nobody says where it is and
 // with what token to ask it. What makes it deny is the fence, which both read.
-func (p *program) gatewayTarget(agent string) (*killswitch.Target, error) {
-	if p.gatewayURL == "" || p.probeToken == "" {
+func (p *program) gatewayTarget(agent, tokenFile string) (*killswitch.Target, error) {
+	if p.gatewayURL == "" || tokenFile == "" {
 		return nil, nil //nolint:nilnil // there is none
 	}
-	token, _, err := readSecret(p.probeToken)
+	token, _, err := readSecret(tokenFile)
 	if err != nil {
 		return nil, err
 	}
@@ -212,13 +250,14 @@ func (p *program) gatewayTarget(agent string) (*killswitch.Target, error) {
 	}
 	return &killswitch.Target{
 		Name:      "gateway",
-		Ladder:    []killswitch.Rung{one(&denial{fence, agent})},
+		Ladder:    []killswitch.Rung{one(&denial{p, fence, agent})},
 		Observers: []killswitch.Observer{doors},
 	}, nil
 }
 
 // A denial is the fence, as what makes the gateway deny.
 type denial struct {
+	p     *program
 	fence *killswitch.Fence
 	agent string
 }
@@ -281,7 +320,7 @@ func (p *program) switchKey() (*killswitch.Key, error) {
 	if key, err = killswitch.ReadKey(name); err != nil {
 		return nil, err
 	}
-	return key, writeAtomic(filepath.Join(p.stateDir, "switch.pub"), key.Public().String()+"\n", 0o644)
+	return key, writeAtomic(p.switchPublic(), key.Public().String()+"\n", 0o644)
 }
 
 // follow has the lock cover what is new while it is engaged, and tells changed,

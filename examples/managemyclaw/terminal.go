@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -38,12 +39,19 @@ func printable(s string) string {
 	}, s)
 }
 
-// wrap writes a paragraph that begins with prefix, in lines as long as fit.
+// wrap writes a paragraph that begins with prefix, in lines as long as fit. A
+// word that fits in no line is broken.
 func wrap(w io.Writer, width int, prefix, text string) {
 	indent := strings.Repeat(" ", len(prefix)-len(strings.TrimLeft(prefix, " "))+2)
 	line := prefix
 	used := utf8.RuneCountInString(prefix)
-	for i, word := range strings.Fields(printable(text)) {
+	var words []string
+	for _, word := range strings.Fields(printable(text)) {
+		for part := range slices.Chunk([]rune(word), max(1, width-max(used, len(indent)))) {
+			words = append(words, string(part))
+		}
+	}
+	for i, word := range words {
 		n := utf8.RuneCountInString(word)
 		switch {
 		case i == 0:
