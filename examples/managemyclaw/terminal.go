@@ -46,7 +46,7 @@ func wrap(w io.Writer, width int, prefix, text string) {
 	line := prefix
 	used := utf8.RuneCountInString(prefix)
 	var words []string
-	for _, word := range strings.Fields(printable(text)) {
+	for word := range strings.FieldsSeq(printable(text)) {
 		for part := range slices.Chunk([]rune(word), max(1, width-max(used, len(indent)))) {
 			words = append(words, string(part))
 		}

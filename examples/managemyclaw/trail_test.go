@@ -134,7 +134,7 @@ func put(t *testing.T, name string, data []byte) {
 
 // verify says whether a trail is sound, and names the first record that is not.
 func TestTrailVerify(t *testing.T) {
-	at := func(data []byte, seq int) int { return bytes.Index(data, []byte(fmt.Sprintf(`{"seq":%d,`, seq))) - 16 }
+	at := func(data []byte, seq int) int { return bytes.Index(data, fmt.Appendf(nil, `{"seq":%d,`, seq)) - 16 }
 	for name, test := range map[string]struct {
 		do   func(*testing.T, *desk)
 		code int

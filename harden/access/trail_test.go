@@ -124,7 +124,7 @@ func (d *diary) segments(t testing.TB) []string {
 func (d *diary) edit(t testing.TB, seq int, change func(data []byte, at, next int) []byte) {
 	t.Helper()
 	const header = 16 // of a frame
-	prefix := func(n int) []byte { return []byte(fmt.Sprintf(`{"seq":%d,`, n)) }
+	prefix := func(n int) []byte { return fmt.Appendf(nil, `{"seq":%d,`, n) }
 	for _, name := range d.segments(t) {
 		data, err := os.ReadFile(name)
 		if err != nil {
