@@ -25,7 +25,7 @@ func (d *demo) rehearse(ctx context.Context) error {
 		{"network", "create", canary},
 		{"run", "-d", "--name", canary, "--network", canary, "--restart", "always", lab.UserImage},
 	} {
-		d.say("$ docker %s\n", strings.Join(args, " "))
+		d.say("$ docker %s\n", strings.ReplaceAll(strings.Join(args, " "), " --restart", " \\\n    --restart"))
 		if _, err := d.lab.Docker(ctx, args...); err != nil {
 			return err
 		}

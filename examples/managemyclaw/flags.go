@@ -58,6 +58,7 @@ type program struct {
 	// Of the kill switch.
 	agent    string
 	dataRoot string
+	netns    string // the host's, where that is not the program's own
 }
 
 const defaultStateDir = "/var/lib/hardshell"

@@ -9,7 +9,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -90,7 +91,7 @@ func (p *program) writeReceipt(r *killswitch.Receipt) error {
 	for _, t := range r.Targets {
 		writeTarget(&b, width, t)
 	}
-	fence := "✓ fence        nothing of ours starts it again, also after a restart of the machine"
+	fence := "✓ fence        nothing of ours starts it again, not after a reboot either"
 	if !r.Fence.Durable {
 		fence = "✗ fence        NOT DURABLE: it is forgotten when this process ends: " + printable(r.Fence.Error)
 	}
@@ -270,8 +271,12 @@ func (p *program) reset(ctx context.Context, args []string) (int, error) {
 		return exitFail, err
 	}
 	fmt.Fprintf(p.stdout, "Agent %s may run again. Nothing was started.\n", s.Agent())
-	if text, err := os.ReadFile(p.formerFile()); err == nil {
-		fmt.Fprintf(p.stdout, "What its containers' restart policies were is in %s:\n%s\n", p.formerFile(), printable(string(text)))
+	former, err := s.keep.Former()
+	if err != nil {
+		fmt.Fprintf(p.stderr, "%s\n", printable(err.Error()))
+	}
+	for _, object := range slices.Sorted(maps.Keys(former)) {
+		fmt.Fprintf(p.stdout, "  %s: %s\n", printable(object), printable(former[object]))
 	}
 	return exitPass, nil
 }

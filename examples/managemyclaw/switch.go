@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/managemyclaw/hardshell/composio"
@@ -62,7 +63,7 @@ func (p *program) agentName() (string, error) {
 func (p *program) switches() ([]access.KillSwitch, error) {
 	name := p.switchPublic()
 	text, err := os.ReadFile(name)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
 	}
 	if err != nil {
@@ -92,6 +93,7 @@ type killSwitch struct {
 
 	tracker *halt.Tracker
 	lock    *egress.Lock
+	keep    *halt.KeepDown
 
 	// What the observers have of their own, and which asks no engine.
 	witness *halt.Tracker
@@ -132,14 +134,15 @@ func (s *killSwitch) containers(p *program, names []string, engine halt.Engine) 
 	agent := halt.Agent{Names: names}
 	root := p.engineRoot()
 	s.tracker = &halt.Tracker{Agent: agent, Engine: engine, DataRoot: root}
-	s.lock = &egress.Lock{Source: workloads(s.tracker)}
+	s.lock = &egress.Lock{Source: workloads(s.tracker), NetNS: p.netns}
 	s.witness = &halt.Tracker{Agent: agent, DataRoot: root}
-	s.prober = &egress.Prober{Source: workloads(s.witness)}
+	s.prober = &egress.Prober{Source: workloads(s.witness), NetNS: p.netns}
 	if self, err := os.Executable(); err == nil {
 		s.prober.Helper = []string{self, helperCommand}
 	}
 	rung := func(step halt.Step) killswitch.Rung { return one(&halt.Rung{Tracker: s.tracker, Step: step}) }
 	local := host.Local()
+	s.keep = &halt.KeepDown{Tracker: s.tracker, Host: local, StateFile: p.formerFile()}
 	return []killswitch.Target{
 		{
 			Name:      "egress",
@@ -158,7 +161,7 @@ func (s *killSwitch) containers(p *program, names []string, engine halt.Engine) 
 		},
 		{
 			Name:      restartsTarget,
-			Ladder:    []killswitch.Rung{one(&halt.KeepDown{Tracker: s.tracker, Host: local, StateFile: p.formerFile()}), rung(halt.StepRestartPolicy)},
+			Ladder:    []killswitch.Rung{one(s.keep), rung(halt.StepRestartPolicy)},
 			Observers: []killswitch.Observer{&halt.Restarts{Agent: agent, DataRoot: root, View: &local.View}},
 		},
 	}

@@ -179,36 +179,39 @@ func (a *KeepDown) save() error {
 }
 
 // Release lets units be started again, and starts none. Policies stay off,
-// since the engine would act on them when it is started next: what they were,
-// and which units were disabled, is its error.
+// since the engine would act on them when it is started next, and units
+// disabled: see [KeepDown.Former].
 func (a *KeepDown) Release(ctx context.Context) error {
 	var l ledger
-	if err := a.load(); err != nil {
-		l.add("restart policies", err.Error())
-	}
-	a.mu.Lock()
-	for id, p := range a.former {
-		l.add(who{id: id, name: p.Name}.object(),
-			fmt.Sprintf("its restart policy was %s: docker update --restart=%s %s", p.Policy, p.Policy, cmp.Or(p.Name, short(id))))
-	}
-	a.mu.Unlock()
 	for _, u := range a.units() {
 		state, err := u.state(ctx, a.Host.Change, a.timeout())
 		switch {
 		case err != nil:
 			l.add(u.Object(), err.Error())
-			continue
-		case state.absent():
-			continue
-		}
-		if state["LoadState"] == "masked" {
+		case !state.absent() && state["LoadState"] == "masked":
 			if err := u.systemctl(ctx, a.Host.Change, a.timeout(), "unmask", "--runtime"); err != nil {
 				l.add(u.Object(), err.Error())
 			}
 		}
-		l.add(u.Object(), "it was disabled: systemctl enable "+strings.Join(append(u.manager(), u.Name), " "))
 	}
 	return l.err("release")
+}
+
+// Former returns, by object, what would start the agent again before
+// [KeepDown.Do], with the command that has it be so again. It is for people:
+// nothing of it is done.
+func (a *KeepDown) Former() (map[string]string, error) {
+	err := a.load()
+	former := make(map[string]string)
+	for _, u := range a.units() {
+		former[u.Object()] = "it was enabled: systemctl enable " + strings.Join(append(u.manager(), u.Name), " ")
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for id, p := range a.former {
+		former[who{id: id, name: p.Name}.object()] = fmt.Sprintf("its restart policy was %s: docker update --restart=%s %s", p.Policy, p.Policy, cmp.Or(p.Name, short(id)))
+	}
+	return former, err
 }
 
 func (a *KeepDown) timeout() time.Duration { return cmp.Or(a.UnitTimeout, DefaultUnitTimeout) }

@@ -218,12 +218,12 @@ func TestKeepDown(t *testing.T) {
 	if err := k.Arm(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	open, ok := errors.AsType[interface {
-		error
-		Open() map[string]string
-	}](k.Release(t.Context()))
-	if !ok || !strings.Contains(open.Open()["container/agent"], "docker update --restart=on-failure:3 agent") || !strings.Contains(open.Open()["unit/agent.service"], "systemctl enable") {
-		t.Errorf("released: %v", open)
+	if err := k.Release(t.Context()); err != nil {
+		t.Error(err)
+	}
+	former, err := k.Former()
+	if err != nil || !strings.Contains(former["container/agent"], "docker update --restart=on-failure:3 agent") || !strings.Contains(former["unit/agent.service"], "systemctl enable") {
+		t.Errorf("%v, %v", former, err)
 	}
 	if got := b.docker("inspect", "-f", "{{.HostConfig.RestartPolicy.Name}}", "agent"); got != "no" {
 		t.Errorf("released, its restart policy is %q", got)
