@@ -31,6 +31,11 @@ const (
 	ReasonUpstream        Reason = "upstream"        // it was let through, and Composio did not carry it out, or may not have
 )
 
+// halts reports whether the agent is denied everything for this reason.
+func (r Reason) halts() bool {
+	return r == ReasonFenced || r == ReasonTripped || r == ReasonStopped
+}
+
 // A denial is why a request is not carried out.
 type denial struct {
 	reason  Reason

@@ -43,8 +43,13 @@ type ledger struct {
 	lost   int        // denials that were too many to keep
 	making sync.Mutex // good: one at a time
 
-	strangers window // denials of who is not known
-	unnoted   int    // that were too many
+	quiet map[string]*hush // denials that are not all recorded: of who is not known, and of agents that are stopped
+}
+
+// A hush counts denials of one kind.
+type hush struct {
+	recorded window
+	unnoted  int // that were too many
 }
 
 // record records e after all that is owed. If it returns an error, e is not
@@ -203,8 +208,12 @@ func (g *Gateway) denied(ctx context.Context, rq *request, what string, d *denia
 		Decision: trail.DecisionDeny, Message: d.message,
 		Attrs: map[string]string{"door": rq.door, "reason": string(d.reason), "asked": g.cfg.Redactor.Text(quote(what))},
 	}
-	if rq.agent == nil {
-		n, ok := g.ledger.stranger(time.Now())
+	limit, bounded := strangers, rq.agent == nil
+	if d.reason.halts() {
+		limit, bounded = knocks, true
+	}
+	if bounded {
+		n, ok := g.ledger.hushed(rq.name(), limit, time.Now())
 		if !ok {
 			return
 		}
@@ -216,20 +225,33 @@ func (g *Gateway) denied(ctx context.Context, rq *request, what string, d *denia
 }
 
 // Of denials of those who have no token, so many are recorded, and the rest
-// counted: whoever can reach the gateway must not be able to fill the disk.
-var strangers = Limit{Calls: 600, Per: time.Minute}
+// counted: whoever can reach the gateway must not be able to fill the disk. So
+// it is with an agent that is stopped and asks for a list of tools again and
+// again, or is asked for. What it tries to call is recorded each time.
+var (
+	strangers = Limit{Calls: 600, Per: time.Minute}
+	knocks    = Limit{Calls: 10, Per: time.Minute}
+)
 
-// stranger reports whether the denial of a stranger is to be recorded, and how
-// many have not been since the last that was.
-func (l *ledger) stranger(now time.Time) (unnoted int, ok bool) {
+// hushed reports whether a denial of a name is to be recorded, and how many have
+// not been since the last that was.
+func (l *ledger) hushed(name string, limit Limit, now time.Time) (unnoted int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, ok := l.strangers.room(strangers, now, 1); !ok {
-		l.unnoted++
+	h := l.quiet[name]
+	if h == nil {
+		if l.quiet == nil {
+			l.quiet = make(map[string]*hush)
+		}
+		h = &hush{}
+		l.quiet[name] = h
+	}
+	if _, ok := h.recorded.room(limit, now, 1); !ok {
+		h.unnoted++
 		return 0, false
 	}
-	l.strangers.add(now, 1)
-	unnoted, l.unnoted = l.unnoted, 0
+	h.recorded.add(now, 1)
+	unnoted, h.unnoted = h.unnoted, 0
 	return unnoted, true
 }
 
