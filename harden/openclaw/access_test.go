@@ -20,7 +20,7 @@ func TestAccessChecks(t *testing.T) {
 			t.Errorf("%s: %v", r.Info.ID, r.Status)
 		}
 	}
-	for _, p := range []harden.Point{harden.PointComposioOAuth, harden.PointVault, harden.PointToolAllowlists} {
+	for _, p := range []harden.Point{harden.PointComposioOAuth, harden.PointVault, harden.PointAuditTrail, harden.PointKillSwitch, harden.PointToolAllowlists} {
 		if points[p] == 0 {
 			t.Errorf("no check of point %v", p)
 		}
