@@ -71,7 +71,7 @@ type Deployment struct {
 	Network *network.Config
 
 	// Access, if set, adds the checks of what the agent holds and may use,
-	// points 10, 11 and 14. What it leaves empty is taken from the rest: the
+	// points 10 to 14. What it leaves empty is taken from the rest: the
 	// containers, where OpenClaw keeps its state, and the variables with its
 	// own gateway's token.
 	Access *access.Config
