@@ -271,9 +271,20 @@ func (a *Armed) find(s *Switch) {
 	if !HasResetSecret(s.cfg.Dir, s.cfg.Agent) {
 		add("no second secret is set: once stopped, the agent could not be reset")
 	}
-	if err := s.fence.usable(); err != nil {
+	if err := s.prepareFence(); err != nil {
 		add("the fence cannot be relied on: %s", problem(err))
 	}
+}
+
+// prepareFence has a kill find a record to write over, and returns why the fence
+// could not be engaged durably now.
+func (s *Switch) prepareFence() error {
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.FenceTimeout)
+	defer cancel()
+	if err := s.fence.prepare(ctx, s.cfg.Agent); err != nil {
+		return err
+	}
+	return s.fence.usable()
 }
 
 // Keep arms at once, then whenever changed is sent to, and after each

@@ -8,10 +8,13 @@ import (
 	"time"
 )
 
-// How often an observer looks: at once whenever something was done, then at
-// growing intervals. One that takes long to look is given rest, because others
+// How often an observer looks: for the first time once something was done, or
+// after a head start, since what it sees before counts for nothing and it takes
+// the processor from those who act; then at once whenever something was done, and
+// at growing intervals. One that takes long to look is given rest, because others
 // may need what it uses.
 const (
+	headStart  = 20 * time.Millisecond
 	firstPause = 200 * time.Microsecond
 	lastPause  = 250 * time.Millisecond
 	slowLook   = 50 * time.Millisecond
@@ -35,6 +38,7 @@ type climb struct {
 
 	acted  chan acted
 	looked chan looked
+	done   chan struct{} // closed once an actuator has returned
 	ended  <-chan struct{}
 	kicks  []chan struct{}
 
@@ -87,7 +91,7 @@ func (t *target) climb(ctx context.Context, since func() time.Duration, before *
 	c := &climb{
 		t: t, since: since, report: report, ended: ctx.Done(),
 		acted: make(chan acted), looked: make(chan looked), kicks: make([]chan struct{}, len(t.observers)),
-		open: make(map[string][]Open), eyes: make([]eye, len(t.observers)), objects: make(map[string]time.Duration),
+		done: make(chan struct{}), open: make(map[string][]Open), eyes: make([]eye, len(t.observers)), objects: make(map[string]time.Duration),
 	}
 	begun := since()
 	for i, o := range t.observers {
@@ -109,6 +113,9 @@ func (t *target) climb(ctx context.Context, since func() time.Duration, before *
 	reobserved := before != nil && before.State == Confirmed
 	if !reobserved {
 		c.begin(acting) // before anybody looks: that is not what is urgent
+	}
+	if reobserved {
+		close(c.done)
 	}
 	for i := range t.observers {
 		go c.watch(ctx, i)
@@ -278,6 +285,11 @@ func (c *climb) take(a acted) {
 		at.Returned = max(a.at, 1)
 	}
 	at.Error = a.problem
+	select {
+	case <-c.done:
+	default:
+		close(c.done)
+	}
 	c.open[at.Actuator] = a.open
 	if a.waited {
 		c.waiting--
@@ -291,6 +303,13 @@ func (c *climb) take(a acted) {
 
 // watch has an observer look until ctx ends.
 func (c *climb) watch(ctx context.Context, i int) {
+	lead := time.NewTimer(headStart)
+	select {
+	case <-c.done:
+	case <-lead.C:
+	case <-ctx.Done():
+	}
+	lead.Stop()
 	stuck := 0
 	for pause := firstPause; ; {
 		select {

@@ -171,7 +171,7 @@ func TestKill9(t *testing.T) {
 	missing := func() bool {
 		return slices.ContainsFunc(steps, func(op string) bool { return seen[op] == 0 })
 	}
-	for done := 0; done < rounds || done < 10 && missing(); done++ { // which step is the nth differs
+	for done := 0; done < max(2, rounds) || done < 10 && missing(); done++ { // which step is the nth differs
 		for step := 1; ; step++ {
 			dir := t.TempDir()
 			key := must(killswitch.GenerateKey())
@@ -179,6 +179,9 @@ func TestKill9(t *testing.T) {
 			cfg, things := fileSwitch(dir, func(string) {})
 			for _, f := range things {
 				check(t, f.start())
+			}
+			if done%2 == 1 { // as Arm does it
+				check(t, newSwitch(t, cfg).Fence().Prepare(t.Context(), "inbox"))
 			}
 			cmd := exec.CommandContext(t.Context(), must(os.Executable()))
 			cmd.Env = append(os.Environ(), childVar+"="+strings.Join([]string{"fire", dir, strconv.Itoa(step)}, "\n"))

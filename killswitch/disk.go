@@ -73,6 +73,67 @@ func (d disk) fill(f *os.File, name string, data []byte) (err error) {
 	return f.Sync()
 }
 
+// overwrite writes over what is in a file that is there, which costs the disk
+// one sync where replace costs two. Whoever reads it meanwhile, or after it was
+// cut off, has neither the old nor the new, but something that is damaged.
+func (d disk) overwrite(name string, data []byte) (err error) {
+	if err := d.before("write", name); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Truncate(int64(len(data))); err != nil {
+		return err
+	}
+	if err := d.before("sync", name); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+// sync makes what another process has written to a file durable.
+func (d disk) sync(name string) error {
+	if err := d.before("sync", name); err != nil {
+		return err
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+// create writes a file that is not there, entirely or not at all. One that is
+// there stays, and the error wraps [fs.ErrExist].
+func (d disk) create(name string, data []byte) error {
+	dir, base := filepath.Split(name)
+	if err := d.before("create", name); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, "."+base+tempMark+"*")
+	if err != nil {
+		return err
+	}
+	err = d.fill(f, name, data)
+	if err == nil {
+		err = d.before("link", name)
+	}
+	if err == nil {
+		err = os.Link(f.Name(), name)
+	}
+	err = errors.Join(err, os.Remove(f.Name()))
+	if err != nil {
+		return err
+	}
+	return d.syncDir(dir)
+}
+
 func (d disk) mkdir(dir string) error {
 	if info, err := os.Stat(dir); err == nil && info.IsDir() {
 		return nil

@@ -1,5 +1,7 @@
 package killswitch
 
+import "context"
+
 // SetStep has tests fail, hang or end at each step on disk.
 func (s *Switch) SetStep(step func(op, name string) error) {
 	s.disk.step = step
@@ -26,3 +28,6 @@ const (
 	MaxReason = maxReason
 	LockWait  = lockWait
 )
+
+// Prepare is what arming does to a fence.
+func (f *Fence) Prepare(ctx context.Context, agent string) error { return f.prepare(ctx, agent) }

@@ -194,24 +194,62 @@ func unknownEpoch(now time.Time, floor uint64) uint64 {
 func (f *Fence) write(ctx context.Context, want FenceState, floor func() uint64) (FenceState, error) {
 	f.writing.Lock()
 	defer f.writing.Unlock()
-	unlock := f.lock(ctx)
+	unlock, alone := f.lock(ctx)
 	defer unlock()
 
 	old, err := f.read(want.Agent)
 	if err == nil && old.Engaged() {
 		// Whoever wrote it may not have come to make it durable.
 		f.hold(old)
-		return old, f.disk.syncDir(f.dir)
+		return old, errors.Join(f.disk.sync(f.file(want.Agent)), f.disk.syncDir(f.dir))
 	}
+	lets := err == nil // a record that lets the agent run, or none
 	want = f.next(want, old, err, floor)
 	data, err := want.encode()
 	if err != nil {
 		return want, err
 	}
+	if alone && lets {
+		// What is left of the record when this is cut off is damaged, and holds.
+		if f.disk.overwrite(f.file(want.Agent), data) == nil {
+			return want, nil
+		}
+	}
 	if err := f.disk.replace(f.file(want.Agent), data); err != nil {
 		return want, errors.Join(err, f.mark(want.Agent))
 	}
 	return want, nil
+}
+
+// prepare makes a record that lets an agent run which never was stopped, so that
+// to stop it costs no more than to write over it.
+func (f *Fence) prepare(ctx context.Context, agent string) error {
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	unlock, alone := f.lock(ctx)
+	defer unlock()
+	if _, err := os.Lstat(f.file(agent)); !alone || !errors.Is(err, fs.ErrNotExist) {
+		return nil // it is there, or nobody can tell
+	}
+	if f.remembers(agent) {
+		return nil
+	}
+	data, err := FenceState{Agent: agent, Released: true, Reason: "it was never stopped", Time: time.Now()}.encode()
+	if err == nil {
+		err = f.disk.create(f.file(agent), data)
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("killswitch: prepare the fence of %s: %w", agent, err)
+	}
+	return nil
+}
+
+// remembers reports whether this process holds the agent.
+func (f *Fence) remembers(agent string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, held := f.mem[agent]
+	return held
 }
 
 // next gives a kill its epoch, where old and err are what is on disk.
@@ -241,15 +279,15 @@ func (f *Fence) hold(s FenceState) {
 
 // lock keeps other processes from writing. One that cannot be had is done
 // without: at worst, two kills at the same moment then count as one, or as two.
-func (f *Fence) lock(ctx context.Context) (unlock func()) {
+func (f *Fence) lock(ctx context.Context) (unlock func(), alone bool) {
 	if err := f.disk.before("lock", f.dir); err != nil {
-		return func() {}
+		return func() {}, false
 	}
 	lock, err := lockFile(ctx, filepath.Join(f.dir, ".lock"))
 	if err != nil {
-		return func() {}
+		return func() {}, false
 	}
-	return func() { _ = lock.Close() }
+	return func() { _ = lock.Close() }, true
 }
 
 // mark does what may still work on a disk that is full: it makes an empty file,

@@ -201,6 +201,57 @@ func record(t testing.TB, s killswitch.FenceState) string {
 	return string(data)
 }
 
+// To prepare lets an agent run that never was stopped, and no other.
+func TestPrepare(t *testing.T) {
+	for name, before := range map[string]string{
+		"never stopped": "", "released": released(t, "inbox"), "engaged": engaged(t, "inbox"), "damaged": "x", "empty": " ",
+	} {
+		dir := t.TempDir()
+		f := openFence(t, dir)
+		if before != "" {
+			write(t, dir+"/inbox", before)
+		}
+		was := f.Fenced(t.Context(), "inbox")
+		for range 2 {
+			if err := f.Prepare(t.Context(), "inbox"); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		if now := openFence(t, dir).Fenced(t.Context(), "inbox"); (was == nil) != (now == nil) {
+			t.Errorf("%s: %v, and prepared %v", name, was, now)
+		}
+		if text, err := os.ReadFile(dir + "/inbox"); err != nil || before != "" && string(text) != before {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+		epoch, err := f.Engage(t.Context(), "inbox", "test")
+		if err != nil || before == "" && epoch != 1 {
+			t.Errorf("%s: epoch %d, %v", name, epoch, err)
+		}
+		if err := openFence(t, dir).Fenced(t.Context(), "inbox"); err == nil {
+			t.Errorf("%s: not engaged", name)
+		}
+	}
+	// Nor one that is held in memory alone.
+	dir := t.TempDir()
+	f := openFence(t, dir)
+	f.SetStep(func(op, _ string) error {
+		if op == "create" || op == "mark" {
+			return errors.New("no space left on device")
+		}
+		return nil
+	})
+	if _, err := f.Engage(t.Context(), "inbox", "test"); err == nil {
+		t.Fatal("engaged")
+	}
+	f.SetStep(nil)
+	if err := f.Prepare(t.Context(), "inbox"); err != nil {
+		t.Error(err)
+	}
+	if err := f.Fenced(t.Context(), "inbox"); err == nil {
+		t.Error("prepared, it is released")
+	}
+}
+
 // Where the disk fails at any step, the fence holds in this process, and says
 // that it may not be durable; where an empty file can still be made, it holds
 // for all.
@@ -211,16 +262,20 @@ func TestTheDiskFails(t *testing.T) {
 		before  string // what is on disk
 		fails   []string
 		durable bool // for others
+		fine    bool // though that fails
 	}{
-		{"nothing fails", "", nil, true},
-		{"no file can be made", "", []string{"create"}, true},
-		{"nothing can be written", "", []string{"write"}, true},
-		{"nothing can be synced", "", []string{"sync"}, true},
-		{"nothing can be renamed, over a released record", released(t, "inbox"), []string{"rename"}, true},
-		{"the directory cannot be synced", "", []string{"syncdir"}, true},
-		{"nothing works", "", []string{"create", "mark"}, false},
-		{"nothing works, over a released record", released(t, "inbox"), []string{"create", "mark"}, false},
-		{"nothing works, over an engaged record", engaged(t, "inbox"), []string{"create", "mark", "syncdir"}, true},
+		{"nothing fails", "", nil, true, true},
+		{"no file can be made", "", []string{"create"}, true, false},
+		{"nothing can be written", "", []string{"write"}, true, false},
+		{"nothing can be synced", "", []string{"sync"}, true, false},
+		{"nothing fails, over a released record", released(t, "inbox"), nil, true, true},
+		{"a released record can be written over, and nothing else", released(t, "inbox"), []string{"create", "rename", "mark", "syncdir"}, true, true},
+		{"nobody can be kept out, and nothing renamed, over a released record", released(t, "inbox"), []string{"lock", "rename"}, true, false},
+		{"nothing can be synced, over a released record", released(t, "inbox"), []string{"sync"}, true, false},
+		{"the directory cannot be synced", "", []string{"syncdir"}, true, false},
+		{"nothing works", "", []string{"create", "mark"}, false, false},
+		{"nothing works, over a released record", released(t, "inbox"), []string{"write", "create", "mark"}, false, false},
+		{"nothing works, over an engaged record", engaged(t, "inbox"), []string{"create", "mark", "sync", "syncdir"}, true, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -235,7 +290,7 @@ func TestTheDiskFails(t *testing.T) {
 				return nil
 			})
 			epoch, err := f.Engage(t.Context(), "inbox", "test")
-			if epoch == 0 || (err == nil) != (len(c.fails) == 0) || err != nil && (!errors.Is(err, killswitch.ErrNotDurable) || !errors.Is(err, full)) {
+			if epoch == 0 || (err == nil) != c.fine || err != nil && (!errors.Is(err, killswitch.ErrNotDurable) || !errors.Is(err, full)) {
 				t.Errorf("epoch %d, %v", epoch, err)
 			}
 			if err := f.Fenced(t.Context(), "inbox"); !errors.Is(err, killswitch.ErrEngaged) {

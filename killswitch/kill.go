@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -54,9 +55,6 @@ func (k *kill) run(ctx context.Context) {
 	since := func() time.Duration { return already + time.Since(began) }
 
 	pen := newPen(s.disk, s.cfg.Dir, 4*s.cfg.FenceTimeout)
-	recorded := make(chan error, 1)
-	go func() { recorded <- s.record(ctx, k.event(k.request, trail.OutcomeBegin)) }()
-
 	// Neither errgroup.WithContext, which would cut off the others when one
 	// fails, nor a limit, by which one that hangs would hold up the others.
 	var g errgroup.Group
@@ -68,7 +66,10 @@ func (k *kill) run(ctx context.Context) {
 			}))
 			return nil
 		})
+		runtime.Gosched() // so that the first to be named is the first to act
 	}
+	recorded := make(chan error, 1)
+	go func() { recorded <- s.record(ctx, k.event(k.request, trail.OutcomeBegin)) }()
 	_ = g.Wait() // the functions return nil
 	k.stillFenced(ctx)
 

@@ -104,11 +104,9 @@ func (a *KeepDown) policies(ctx context.Context, l *ledger) {
 			l.add(c.Object(), fmt.Sprintf("its restart policy is %q, and there is no engine to change it: docker update --restart=no %s", c.RestartPolicy, c.Name))
 			return
 		}
-		if err := engine.SetRestartPolicy(ctx, c.ID, "no"); err != nil && !notThere(err) {
+		if err := k.policyOff(ctx, engine); err != nil {
 			l.add(c.Object(), fmt.Sprintf("its restart policy is still %q: %v", c.RestartPolicy, err))
-			return
 		}
-		k.setPolicy("no")
 	})
 }
 

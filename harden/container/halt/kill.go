@@ -103,12 +103,44 @@ func (a *Kill) policies(ctx context.Context, all []*tracked, l *ledger) {
 		if !revives(c.RestartPolicy) {
 			return
 		}
-		if err := engine.SetRestartPolicy(ctx, c.ID, "no"); err != nil && !notThere(err) {
+		if err := k.policyOff(ctx, engine); err != nil {
 			l.add(c.Object(), fmt.Sprintf("the engine may start it again, its restart policy is %q: %v", c.RestartPolicy, err))
 			return
 		}
-		k.setPolicy("no")
 	})
+}
+
+// policyOff has the engine forget the restart policy, again until it does or ctx
+// ends. The engine refuses while the container is just ending, and then has the
+// former policy back, also if another update was made meanwhile: so there is one
+// at a time.
+func (k *tracked) policyOff(ctx context.Context, engine Engine) error {
+	const least, most = 5 * time.Millisecond, 200 * time.Millisecond
+	var last error
+	for wait := least; ; wait = min(2*wait, most) {
+		if k.policy.TryLock() {
+			c := k.info()
+			if revives(c.RestartPolicy) {
+				last = engine.SetRestartPolicy(ctx, c.ID, "no")
+				if last == nil || notThere(last) {
+					k.setPolicy("no")
+				}
+			}
+			revived := revives(k.info().RestartPolicy)
+			k.policy.Unlock()
+			if !revived {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			if last == nil {
+				last = context.Cause(ctx)
+			}
+			return last
+		case <-time.After(wait):
+		}
+	}
 }
 
 func (k *tracked) setPolicy(policy string) {

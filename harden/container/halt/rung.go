@@ -102,14 +102,7 @@ func (r *Rung) take(ctx context.Context, k *tracked, c Container) error {
 	case StepStop:
 		return e.StopNow(ctx, c.ID)
 	case StepRestartPolicy:
-		if !revives(c.RestartPolicy) {
-			return nil
-		}
-		err := e.SetRestartPolicy(ctx, c.ID, "no")
-		if err == nil {
-			k.setPolicy("no")
-		}
-		return err
+		return k.policyOff(ctx, e)
 	case StepDisconnect:
 		if c.HostNetwork {
 			return errors.New("it is on the machine's own network, from which an engine disconnects nothing: freeze or kill it")

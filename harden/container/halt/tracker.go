@@ -110,6 +110,8 @@ type tracked struct {
 	v1, v2  *cgroup
 	pidns   *os.File // holds its number from being given to another
 	killing int      // how many kill it now: it is not frozen from outside then
+
+	policy sync.Mutex // one change of the restart policy at a time
 }
 
 func (k *tracked) info() Container {
