@@ -56,9 +56,10 @@ type program struct {
 	probeToken  string
 
 	// Of the kill switch.
-	agent    string
-	dataRoot string
-	netns    string // the host's, where that is not the program's own
+	agent                      string
+	dataRoot                   string
+	openclawURL, openclawToken string
+	netns                      string // the host's, where that is not the program's own
 }
 
 const defaultStateDir = "/var/lib/hardshell"

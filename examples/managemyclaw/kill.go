@@ -20,9 +20,13 @@ import (
 // kill is the command of that name: it stops the agent, and says what became of
 // it. It is not interrupted by what interrupts the program.
 func (p *program) kill(ctx context.Context, args []string) (int, error) {
-	var reason string
+	var (
+		reason string
+		soft   time.Duration
+	)
 	err := p.parse("kill", args, func(fs *flag.FlagSet) {
 		p.switchFlags(fs)
+		fs.DurationVar(&soft, "soft", 0, "how long to let OpenClaw end by itself what it does before it is stopped, so that it does\nnot take it up again when it is started next; it goes on meanwhile")
 		fs.StringVar(&reason, "reason", "", "`TEXT` for the receipt and the trail")
 	})
 	if err != nil {
@@ -39,11 +43,28 @@ func (p *program) kill(ctx context.Context, args []string) (int, error) {
 		return exitUsage, err
 	}
 	defer s.close()
+	if soft > 0 {
+		p.softly(ctx, soft)
+	}
 	receipt, err := s.Fire(killswitch.WithRequester(ctx, p.operator()), reason)
 	if lost := p.writeReceipt(receipt); lost != nil {
 		return exitFail, errors.Join(err, lost)
 	}
 	return receiptCode(receipt, err), quiet(err)
+}
+
+// softly has OpenClaw end what it does. What it does not end is stopped.
+func (p *program) softly(ctx context.Context, most time.Duration) {
+	ctx, cancel := context.WithTimeout(ctx, most)
+	defer cancel()
+	soft, err := p.softStop()
+	if soft != nil {
+		defer soft.Close()
+		err = soft.Do(ctx)
+	}
+	if err != nil {
+		fmt.Fprintf(p.stderr, "%s\n", printable(err.Error()))
+	}
 }
 
 // openSwitch returns the switch that the flags describe.

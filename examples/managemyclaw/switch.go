@@ -24,6 +24,7 @@ import (
 	"github.com/managemyclaw/hardshell/harden/access"
 	"github.com/managemyclaw/hardshell/harden/container/halt"
 	"github.com/managemyclaw/hardshell/harden/host"
+	"github.com/managemyclaw/hardshell/harden/openclaw/softstop"
 	"github.com/managemyclaw/hardshell/killswitch"
 )
 
@@ -34,6 +35,8 @@ const revokeTime = 15 * time.Minute
 // switchFlags adds the flags that say what there is to stop.
 func (p *program) switchFlags(fs *flag.FlagSet) {
 	p.accessFlags(fs)
+	fs.StringVar(&p.openclawURL, "openclaw-url", "", "`URL` of OpenClaw's own gateway, such as ws://127.0.0.1:18789, which is asked to end what it\ndoes, and not waited for")
+	fs.StringVar(&p.openclawToken, "openclaw-token-file", "", "`FILE` with the token of OpenClaw's own gateway")
 	fs.StringVar(&p.dataRoot, "data-root", "", "`DIR` where the engine keeps its containers, if it cannot say")
 }
 
@@ -111,6 +114,18 @@ func (p *program) killSwitch(agent string, log *slog.Logger) (*killSwitch, error
 		log.Warn("receipts are not signed", "err", err)
 	}
 	targets := s.containers(p, p.containers, p.engine)
+	soft, err := p.softStop()
+	if err != nil {
+		return nil, err
+	}
+	if soft != nil {
+		for i := range targets {
+			if targets[i].Name == processesTarget {
+				first := killswitch.Rung{Actuators: []killswitch.Actuator{soft}, Patience: killswitch.NoWait}
+				targets[i].Ladder = append([]killswitch.Rung{first}, targets[i].Ladder...)
+			}
+		}
+	}
 	if t, err := p.gatewayTarget(agent, p.probeToken); err != nil {
 		log.Warn("nobody will confirm that the gateway denies", "err", err)
 	} else if t != nil {
@@ -155,7 +170,7 @@ func (s *killSwitch) containers(p *program, names []string, engine halt.Engine) 
 			Observers: []killswitch.Observer{&halt.Frozen{Agent: agent, DataRoot: root}},
 		},
 		{
-			Name:      "processes",
+			Name:      processesTarget,
 			Ladder:    []killswitch.Rung{one(&halt.Kill{Tracker: s.tracker}), rung(halt.StepKill), rung(halt.StepStop)},
 			Observers: []killswitch.Observer{&halt.Processes{Agent: agent, DataRoot: root}},
 		},
@@ -190,8 +205,29 @@ func (p *program) engineRoot() string {
 	return strings.TrimSpace(string(known))
 }
 
-// restartsTarget is what the engine alone can switch off.
-const restartsTarget = "restarts"
+// Targets that others ask for by name.
+const (
+	processesTarget = "processes"
+	restartsTarget  = "restarts"
+)
+
+// softStop is what has OpenClaw itself end what it does, so that it does not take
+// it up again when it is started; nil if nobody says where it is. It is the
+// gentlest step, and the first to be frozen: see --soft of kill.
+func (p *program) softStop() (*softstop.Stopper, error) {
+	if p.openclawURL == "" {
+		return nil, nil //nolint:nilnil // there is none
+	}
+	token, _, err := readSecret(p.openclawToken)
+	if err != nil {
+		return nil, usageError("--openclaw-token-file: " + err.Error())
+	}
+	s, err := softstop.New(softstop.Config{URL: p.openclawURL, Token: token})
+	if err != nil {
+		return nil, usageError("--openclaw-url: " + err.Error())
+	}
+	return s, nil
+}
 
 // helperCommand is the hidden command that the observer of the network runs.
 const helperCommand = "egress-helper"
