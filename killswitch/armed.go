@@ -177,7 +177,7 @@ func (s *Switch) Arm(ctx context.Context) (*Armed, error) {
 		s.objects(ctx, t, &a.Targets[i])
 	}
 	a.Time, a.Elapsed = time.Now().UTC().Round(0), time.Since(began)
-	a.find(s)
+	a.find(s, s.prepareFence(ctx))
 	a.Key = s.cfg.Key.Public()
 	sig, err := sign(s.cfg.Key, ArmedSchema, a)
 	a.Signature = sig
@@ -241,8 +241,8 @@ func (s *Switch) objects(ctx context.Context, t *target, at *ArmedTarget) {
 	}
 }
 
-// find fills in the findings.
-func (a *Armed) find(s *Switch) {
+// find fills in the findings; fence is what is wrong with the fence.
+func (a *Armed) find(s *Switch, fence error) {
 	add := func(format string, args ...any) { a.Findings = append(a.Findings, fmt.Sprintf(format, args...)) }
 	for i, t := range a.Targets {
 		for _, lack := range s.targets[i].Lacks {
@@ -271,15 +271,15 @@ func (a *Armed) find(s *Switch) {
 	if !HasResetSecret(s.cfg.Dir, s.cfg.Agent) {
 		add("no second secret is set: once stopped, the agent could not be reset")
 	}
-	if err := s.prepareFence(); err != nil {
-		add("the fence cannot be relied on: %s", problem(err))
+	if fence != nil {
+		add("the fence cannot be relied on: %s", problem(fence))
 	}
 }
 
 // prepareFence has a kill find a record to write over, and returns why the fence
 // could not be engaged durably now.
-func (s *Switch) prepareFence() error {
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.FenceTimeout)
+func (s *Switch) prepareFence(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.FenceTimeout)
 	defer cancel()
 	if err := s.fence.prepare(ctx, s.cfg.Agent); err != nil {
 		return err
