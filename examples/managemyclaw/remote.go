@@ -52,7 +52,7 @@ func (p *program) lease(ctx context.Context, s *killSwitch, f remoteFlags, log *
 			}
 			log.Error("the lease has expired, and the agent is stopped", "receipt", r.String(), "err", err)
 			for ctx.Err() == nil && s.Fence().Fenced(ctx, s.Agent()) != nil {
-				time.Sleep(fenceEvery)
+				pause(ctx, fenceEvery)
 			}
 			if err := l.Begin(ctx, "reset"); err != nil && ctx.Err() == nil {
 				log.Error("the lease cannot be begun anew", "err", err)

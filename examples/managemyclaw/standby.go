@@ -118,10 +118,7 @@ func (s *killSwitch) stand(ctx context.Context, log *slog.Logger) {
 		if err := s.Hold(ctx); err != nil && ctx.Err() == nil {
 			log.Error("the agent is not kept down", "err", err)
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(fenceEvery): // until somebody engages it
-		}
+		pause(ctx, fenceEvery) // until somebody engages it
 	}
 }
 
@@ -129,7 +126,7 @@ func (s *killSwitch) stand(ctx context.Context, log *slog.Logger) {
 // revoke the same accounts get each other's answers. What was only fenced, as by
 // the gateway's breaker, is for this one to stop, at once.
 func (s *killSwitch) giveWay(ctx context.Context) {
-	for deadline := time.Now().Add(wayTime); time.Now().Before(deadline) && ctx.Err() == nil; time.Sleep(fenceEvery / 4) {
+	for deadline := time.Now().Add(wayTime); time.Now().Before(deadline) && ctx.Err() == nil; pause(ctx, fenceEvery/4) {
 		state, err := s.Fence().State(s.Agent())
 		if err != nil || !state.Engaged() {
 			return
@@ -139,5 +136,14 @@ func (s *killSwitch) giveWay(ctx context.Context) {
 		if begun && r.Whole || !begun && time.Since(state.Time) > fenceEvery {
 			return
 		}
+	}
+}
+
+// pause waits for a while, or until ctx ends. Another process may change the
+// fence at any time, and that is a file: nobody tells.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
 	}
 }

@@ -94,7 +94,8 @@ func runAll[S any](t *testing.T, rules []rule[S], s S) {
 		t.Run(r.name, func(t *testing.T) {
 			err := r.apply(t.Context(), s)
 			if why, ok := errors.AsType[skipped](err); ok {
-				t.Skip(string(why))
+				t.Logf("does not apply: %s", why)
+				return
 			}
 			if err != nil {
 				t.Error(err)
