@@ -4,12 +4,10 @@ package lab
 
 import (
 	"context"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
-	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -63,67 +61,3 @@ func (m *Machine) close() {
 		m.mounts.Close()
 	}
 }
-
-// Sink accepts connections and counts what they bring.
-type Sink struct {
-	// Addr is where it listens.
-	Addr net.Addr
-
-	listener net.Listener
-	conns    atomic.Int64
-	bytes    atomic.Int64
-	last     atomic.Int64
-}
-
-// Sink starts a sink on the machine; see [Machine.Listen] for the address. End
-// it with Close.
-func (m *Machine) Sink(ctx context.Context, network, address string) (*Sink, error) {
-	ln, err := m.Listen(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	s := &Sink{Addr: ln.Addr(), listener: ln}
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			s.conns.Add(1)
-			go s.drain(c)
-		}
-	}()
-	return s, nil
-}
-
-func (s *Sink) drain(c net.Conn) {
-	defer c.Close()
-	buf := make([]byte, 64<<10)
-	for {
-		n, err := c.Read(buf)
-		if n > 0 {
-			s.last.Store(time.Now().UnixNano())
-			s.bytes.Add(int64(n))
-		}
-		if err != nil {
-			return
-		}
-	}
-}
-
-// Conns is how many connections were accepted.
-func (s *Sink) Conns() int64 { return s.conns.Load() }
-
-// Bytes is how many bytes have arrived.
-func (s *Sink) Bytes() int64 { return s.bytes.Load() }
-
-// Last is when the last of them arrived; zero if none has.
-func (s *Sink) Last() time.Time {
-	if ns := s.last.Load(); ns != 0 {
-		return time.Unix(0, ns)
-	}
-	return time.Time{}
-}
-
-// Close stops accepting. Connections end with their peers or the lab.
-func (s *Sink) Close() error { return s.listener.Close() }
