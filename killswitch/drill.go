@@ -46,6 +46,13 @@ type Rehearsal struct {
 	// All others must be.
 	Lost []string
 
+	// After names, by target, others that must have come to their end before
+	// it is begun, because what stops it would stop them too: a container that
+	// was killed sends nothing, whether its network was cut or not. They would
+	// be confirmed whatever had been done to them. Not for what is Real, where
+	// everything is begun at once.
+	After map[string][]string
+
 	// Real drills the agent itself: it is stopped, and stays so until it is
 	// reset. Targets, if there are any, replace those of the switch, such as
 	// with some that are broken.
@@ -64,10 +71,13 @@ type Drill struct {
 	By      string        `json:"by,omitempty"`
 	Elapsed time.Duration `json:"elapsed_ns"`
 
-	Broken []string `json:"broken"`
-	Lost   []string `json:"lost"`
+	Broken []string            `json:"broken"`
+	Lost   []string            `json:"lost"`
+	After  map[string][]string `json:"after,omitempty"`
 
-	// Before is what the observers saw on before the drill, by target.
+	// Before is what the observers saw on before the drill, by target. The
+	// times of Targets count from when each was begun: at Time, but for those
+	// that came after others.
 	Before  []TargetResult `json:"before"`
 	Targets []TargetResult `json:"targets"`
 	Trail   TrailResult    `json:"trail"`
@@ -88,8 +98,8 @@ type Drill struct {
 var ErrDrill = errors.New("killswitch: the drill has not passed")
 
 // Drill stops a canary as [Switch.Fire] would stop the agent, by the same code:
-// all targets at the same time, ladders, observers. It touches neither the
-// fence nor the agent, unless the rehearsal is Real. First every observer must
+// all targets at the same time, but for those that come after others, ladders,
+// observers. It touches neither the fence nor the agent, unless the rehearsal is Real. First every observer must
 // see that its target is on: one that cannot tell, or says that it is off
 // already, would confirm anything. Afterwards the steps are released.
 //
@@ -103,7 +113,7 @@ func (s *Switch) Drill(ctx context.Context, r Rehearsal) (*Drill, error) {
 	}
 	d := &Drill{
 		Schema: DrillSchema, Agent: s.cfg.Agent, Variant: r.Variant, Real: r.Real, By: requester(ctx), Time: time.Now(),
-		Broken: orEmpty(r.Broken), Lost: orEmpty(r.Lost), Why: []string{}, Left: []string{}, Targets: []TargetResult{},
+		Broken: orEmpty(r.Broken), Lost: orEmpty(r.Lost), After: maps.Clone(r.After), Why: []string{}, Left: []string{}, Targets: []TargetResult{},
 	}
 	d.before(ctx, targets, r.Broken)
 	if len(d.Why) == 0 {
@@ -167,7 +177,37 @@ func (s *Switch) rehearse(r Rehearsal) ([]*target, error) {
 	if len(r.Lost) == len(targets) {
 		return nil, fmt.Errorf("killswitch: drill: variant %s: every target is lost: there is nothing to prove", r.Variant)
 	}
+	if err := r.inOrder(names); err != nil {
+		return nil, fmt.Errorf("killswitch: drill: variant %s: %w", r.Variant, err)
+	}
 	return targets, nil
+}
+
+// inOrder returns an error unless every target is begun sometime.
+func (r *Rehearsal) inOrder(names map[string]bool) error {
+	if r.Real && len(r.After) > 0 {
+		return errors.New("what is real is stopped all at once: leave After out")
+	}
+	begun := make(map[string]bool)
+	for name, first := range r.After {
+		for _, other := range append([]string{name}, first...) {
+			if !names[other] {
+				return fmt.Errorf("no target is called %q", bounded(other, maxName))
+			}
+		}
+	}
+	for len(begun) < len(names) {
+		before := len(begun)
+		for name := range names {
+			if !slices.ContainsFunc(r.After[name], func(other string) bool { return !begun[other] }) {
+				begun[name] = true
+			}
+		}
+		if len(begun) == before {
+			return errors.New("targets wait for each other: After goes in a circle")
+		}
+	}
+	return nil
 }
 
 // before has every observer look, which must see its target on.
@@ -225,10 +265,20 @@ func (s *Switch) perform(ctx context.Context, d *Drill, targets []*target) error
 	recorded := make(chan error, 1)
 	go func() { recorded <- s.record(ctx, d.event(trail.OutcomeBegin)) }()
 	d.Targets = make([]TargetResult, len(targets))
+	ended := make(map[string]chan struct{})
+	for _, t := range targets {
+		ended[t.Name] = make(chan struct{})
+	}
 	var g errgroup.Group
 	for i, t := range targets {
 		g.Go(func() error {
-			d.Targets[i] = t.safely(ctx, func() time.Duration { return time.Since(began) }, nil, nil)
+			defer close(ended[t.Name])
+			begun := began
+			for _, other := range d.After[t.Name] {
+				<-ended[other]
+				begun = time.Now()
+			}
+			d.Targets[i] = t.safely(ctx, func() time.Duration { return time.Since(begun) }, nil, nil)
 			return nil
 		})
 	}

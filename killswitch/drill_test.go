@@ -135,6 +135,45 @@ func TestDrill(t *testing.T) {
 	}
 }
 
+// What would be stopped by what stops another target too must go off by what is
+// done to it: the other one waits. It is begun even so if that fails, so that
+// the evidence has all of it.
+func TestDrillOneAfterTheOther(t *testing.T) {
+	for name, c := range map[string]struct {
+		fault  killswitchtest.Fault // of what cuts the network
+		after  map[string][]string
+		passed bool
+	}{
+		"each by its own":                       {after: map[string][]string{"process": {"network"}}, passed: true},
+		"a lock that does nothing":              {fault: killswitchtest.Lies, after: map[string][]string{"process": {"network"}}},
+		"a lock that does nothing, all at once": {fault: killswitchtest.Lies, passed: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				cfg := config(t, target("agent", killswitchtest.NewThing("a")))
+				s := newSwitch(t, cfg)
+				wire, life := killswitchtest.NewThing("wire"), killswitchtest.NewThing("life")
+				network, process := target("network", wire), target("process", life)
+				network.Ladder[0].Actuators[0].(*killswitchtest.Actuator).Fault = c.fault
+				kill := process.Ladder[0].Actuators[0].(*killswitchtest.Actuator)
+				kill.Before = func() { wire.Stop() } // who is dead sends nothing
+				began := time.Now()
+				d, err := s.Drill(t.Context(), killswitch.Rehearsal{Variant: "normal", Targets: []killswitch.Target{process, network}, After: c.after})
+				if d == nil || d.Passed != c.passed || (err == nil) != c.passed {
+					t.Fatalf("%+v, %v", d, err)
+				}
+				if kill.Calls() == 0 || d.Targets[0].State != killswitch.Confirmed || d.Targets[0].ConfirmedAfter > time.Second {
+					t.Errorf("what came after, %v in all: %+v", time.Since(began), d.Targets[0])
+				}
+				drills, err := killswitch.ReadDrills(cfg.Dir, "inbox", testKey().Public())
+				if err != nil || len(drills) != 1 || len(drills[0].After) != len(c.after) {
+					t.Errorf("%+v, %v", drills, err)
+				}
+			})
+		})
+	}
+}
+
 // A drill of the real targets stops the agent, and leaves it stopped.
 func TestDrillOfTheRealTarget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -200,6 +239,11 @@ func TestRehearsalsThatMakeNoSense(t *testing.T) {
 		"a variant without a break": {Variant: "docker-hung", Targets: targets},
 		"nobody of the name":        {Variant: "docker-hung", Targets: targets, Broken: []string{"docker"}},
 		"no target of the name":     {Variant: "docker-hung", Targets: targets, Broken: []string{"agent.stop"}, Lost: []string{"x"}},
+		"after nobody":              {Variant: "normal", Targets: targets, After: map[string][]string{"agent": {"x"}}},
+		"nobody after":              {Variant: "normal", Targets: targets, After: map[string][]string{"x": {"agent"}}},
+		"after itself":              {Variant: "normal", Targets: targets, After: map[string][]string{"agent": {"agent"}}},
+		"after each other":          {Variant: "normal", Targets: targets, After: map[string][]string{"agent": {"accounts"}, "accounts": {"agent"}}},
+		"real, one after the other": {Variant: "normal", Real: true, After: map[string][]string{"agent": {}}},
 		"everything is lost":        {Variant: "docker-hung", Targets: targets, Broken: []string{"agent.stop"}, Lost: []string{"agent", "accounts"}},
 	} {
 		if d, err := s.Drill(t.Context(), r); err == nil || d != nil {
