@@ -16,7 +16,6 @@ var Release = (*Fence).release
 
 // Parsers, for fuzzing.
 var (
-	ParseFence    = parseFence
 	ParseKey      = parseKey
 	ParseSecret   = parseSecret
 	ParseAttempts = parseAttempts

@@ -102,15 +102,15 @@ func (f *Fence) read(agent string) (FenceState, error) {
 	case err != nil:
 		return held, err
 	case !info.Mode().IsRegular() || info.Size() > maxFence:
-		return held, fmt.Errorf("%w: %s is no file of ours", errDamaged, f.file(agent))
+		return held, fmt.Errorf("%w: %s is no file of ours", ErrDamaged, f.file(agent))
 	}
 	data, err := readFile(f.file(agent))
 	if err != nil {
 		return held, err // also if it has just gone: nothing of ours removes one
 	}
-	s, err := parseFence(data)
+	s, err := ParseFenceState(data)
 	if err == nil && s.Agent != agent {
-		err = fmt.Errorf("%w: it is that of %s", errDamaged, s.Agent)
+		err = fmt.Errorf("%w: it is that of %s", ErrDamaged, s.Agent)
 	}
 	if err != nil {
 		return held, fmt.Errorf("%w (%s)", err, f.file(agent))

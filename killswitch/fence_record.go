@@ -37,7 +37,8 @@ const fenceSchema = "hardshell.fence/v1"
 // maxFence is the size of the largest record, in bytes.
 const maxFence = 64 << 10
 
-var errDamaged = errors.New("killswitch: the record of the fence is damaged")
+// ErrDamaged reports a record of a fence that is not as it was written. It holds.
+var ErrDamaged = errors.New("killswitch: the record of the fence is damaged")
 
 // encode writes the record of a state: the schema, the SHA-256 hash of what
 // follows, and the state as JSON, on a line.
@@ -51,20 +52,23 @@ func (s FenceState) encode() ([]byte, error) {
 	return fmt.Appendf(nil, "%s %s %s\n", fenceSchema, hex.EncodeToString(sum[:]), body), nil
 }
 
-// parseFence reads a record. Of what is not exactly what encode would write,
-// nothing is believed: a record is as a whole what was written, or damaged.
-func parseFence(data []byte) (FenceState, error) {
+// ParseFenceState reads the record of an agent: the file of its name in the
+// directory of a [Fence], which may be that of another machine. Of what is not
+// exactly what a Fence writes, nothing is believed: the error then wraps
+// [ErrDamaged], and the state is engaged. Whose record it is, is for the caller to
+// compare.
+func ParseFenceState(data []byte) (FenceState, error) {
 	schema, rest, _ := strings.Cut(string(data), " ")
 	_, body, ok := strings.Cut(rest, " ")
 	if !ok || schema != fenceSchema || len(data) > maxFence {
-		return FenceState{}, errDamaged
+		return FenceState{}, ErrDamaged
 	}
 	var s FenceState
 	if err := json.Unmarshal([]byte(body), &s); err != nil {
-		return FenceState{}, errDamaged
+		return FenceState{}, ErrDamaged
 	}
 	if again, err := s.encode(); err != nil || string(again) != string(data) || !isAgent(s.Agent) {
-		return FenceState{}, errDamaged
+		return FenceState{}, ErrDamaged
 	}
 	return s, nil
 }

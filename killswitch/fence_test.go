@@ -149,7 +149,7 @@ func TestDamagedRecords(t *testing.T) {
 			if data == rec {
 				return
 			}
-			if s, err := killswitch.ParseFence([]byte(data)); err == nil || s.Released {
+			if s, err := killswitch.ParseFenceState([]byte(data)); err == nil || s.Released {
 				t.Errorf("%s: %+v: %q", what, s, data)
 			}
 		}

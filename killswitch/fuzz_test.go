@@ -21,7 +21,7 @@ func FuzzFence(f *testing.F) {
 	f.Add("stopped by hand\n")
 	f.Add("hardshell.fence/v1 00 {}\n")
 	f.Fuzz(func(t *testing.T, data string) {
-		s, err := killswitch.ParseFence([]byte(data))
+		s, err := killswitch.ParseFenceState([]byte(data))
 		if err != nil {
 			if s.Released {
 				t.Error("damaged, and released")

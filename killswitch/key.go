@@ -7,10 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
 	"strings"
+
+	"github.com/managemyclaw/hardshell/internal/keyfile"
 )
 
 // ErrKey reports a key that cannot be used: it is malformed, or kept where
@@ -57,23 +57,14 @@ func (k *Key) usable() bool { return k != nil && len(k.private) == ed25519.Priva
 // ReadKey reads a key that [Key.WriteFile] wrote. It returns an error wrapping
 // [ErrKey] if the file is not one, or if anyone but its owner may read it.
 func ReadKey(name string) (*Key, error) {
-	f, err := os.Open(name)
+	text, err := keyfile.Read(name)
+	if errors.Is(err, keyfile.ErrExposed) {
+		return nil, fmt.Errorf("%w: %w", ErrKey, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("killswitch: read key: %w", err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("killswitch: read key: %w", err)
-	}
-	if err := private(info); err != nil {
-		return nil, fmt.Errorf("%w: %s %w", ErrKey, name, err)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, 4096))
-	if err != nil {
-		return nil, fmt.Errorf("killswitch: read key: %w", err)
-	}
-	k, err := parseKey(string(data))
+	k, err := parseKey(text)
 	if err != nil {
 		return nil, fmt.Errorf("%w: in %s", err, name)
 	}
@@ -107,13 +98,8 @@ func (k *Key) WriteFile(name string) error {
 	if !k.usable() {
 		return fmt.Errorf("%w: write %s: the key is empty", ErrKey, name)
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	if err := keyfile.Write(name, privateMark+base64.StdEncoding.EncodeToString(k.private.Seed())+"\n"); err != nil {
 		return fmt.Errorf("killswitch: write key: %w", err)
-	}
-	_, err = f.WriteString(privateMark + base64.StdEncoding.EncodeToString(k.private.Seed()) + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("killswitch: write key: %w", errors.Join(err, os.Remove(name)))
 	}
 	return nil
 }
@@ -134,17 +120,6 @@ func (k *Key) LogValue() slog.Value { return slog.StringValue(k.String()) }
 
 // MarshalText returns the public key.
 func (k *Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
-
-// private returns an error unless only the owner of a file may read it.
-func private(info fs.FileInfo) error {
-	if !info.Mode().IsRegular() {
-		return errors.New("is not a regular file")
-	}
-	if info.Mode().Perm()&0o077 != 0 && modesMatter {
-		return fmt.Errorf("has mode %#o: others may read it: run chmod 600, and consider it known", info.Mode().Perm())
-	}
-	return nil
-}
 
 // A PublicKey verifies what a [Key] signed. The zero PublicKey verifies
 // nothing. Public keys may be compared with ==.

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"os"
 	"time"
-)
 
-// errLocked reports a lock that somebody else has.
-var errLocked = errors.New("killswitch: another process is at it")
+	"github.com/managemyclaw/hardshell/internal/filelock"
+)
 
 // lockWait bounds the wait for a lock. Whoever has one has it for a few writes,
 // unless it hangs.
@@ -18,8 +17,8 @@ const lockWait = 250 * time.Millisecond
 // is closed, also by the end of the process.
 func lockFile(ctx context.Context, name string) (*os.File, error) {
 	for end, wait := time.Now().Add(lockWait), 100*time.Microsecond; ; wait = min(2*wait, 5*time.Millisecond) {
-		f, err := tryLock(name)
-		if !errors.Is(err, errLocked) || time.Now().After(end) {
+		f, err := filelock.Try(name)
+		if !errors.Is(err, filelock.ErrHeld) || time.Now().After(end) {
 			return f, err
 		}
 		select {

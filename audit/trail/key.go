@@ -6,12 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
 	"strings"
 
 	"golang.org/x/mod/sumdb/note"
+
+	"github.com/managemyclaw/hardshell/internal/keyfile"
 )
 
 // ErrKey reports a key that cannot be used: it is malformed, not the one that
@@ -62,23 +62,14 @@ func (k *Key) Origin() string { return k.public.Name() }
 // ReadKey reads a key that [Key.WriteFile] wrote. It returns an error wrapping
 // [ErrKey] if the file is not one, or if anyone but its owner may read it.
 func ReadKey(name string) (*Key, error) {
-	f, err := os.Open(name)
+	text, err := keyfile.Read(name)
+	if errors.Is(err, keyfile.ErrExposed) {
+		return nil, fmt.Errorf("%w: %w", ErrKey, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("trail: read key: %w", err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("trail: read key: %w", err)
-	}
-	if err := private(info); err != nil {
-		return nil, fmt.Errorf("%w: %s %w", ErrKey, name, err)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, 4096))
-	if err != nil {
-		return nil, fmt.Errorf("trail: read key: %w", err)
-	}
-	k, err := parseKey(strings.TrimSuffix(string(data), "\n"))
+	k, err := parseKey(strings.TrimSuffix(text, "\n"))
 	if err != nil {
 		return nil, fmt.Errorf("%w: in %s", err, name)
 	}
@@ -91,13 +82,8 @@ func (k *Key) WriteFile(name string) error {
 	if k == nil || k.encoded == "" {
 		return fmt.Errorf("%w: write %s: the key is empty", ErrKey, name)
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	if err := keyfile.Write(name, k.encoded+"\n"); err != nil {
 		return fmt.Errorf("trail: write key: %w", err)
-	}
-	_, err = f.WriteString(k.encoded + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("trail: write key: %w", errors.Join(err, os.Remove(name)))
 	}
 	return nil
 }
@@ -120,17 +106,6 @@ func (k *Key) LogValue() slog.Value { return slog.StringValue(k.describe()) }
 
 // MarshalText returns the public key.
 func (k *Key) MarshalText() ([]byte, error) { return []byte(k.describe()), nil }
-
-// private returns an error unless only the owner of a file may read it.
-func private(info fs.FileInfo) error {
-	if !info.Mode().IsRegular() {
-		return errors.New("is not a regular file")
-	}
-	if info.Mode().Perm()&0o077 != 0 && modesMatter {
-		return fmt.Errorf("has mode %#o: others may read it: run chmod 600, and consider it known", info.Mode().Perm())
-	}
-	return nil
-}
 
 // publicOf derives the public key of an encoded private one.
 func publicOf(signer note.Signer, encoded string) (PublicKey, error) {

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/managemyclaw/hardshell/internal/filelock"
 )
 
 // A disk is the file of the segment that is written to.
@@ -52,7 +54,10 @@ func lockStore(dir string, key *Key, c Config) (*store, error) {
 	if key == nil || key.signer == nil {
 		return nil, fmt.Errorf("%w: open %s: there is none", ErrKey, dir)
 	}
-	lock, err := lockFile(filepath.Join(dir, lockName))
+	lock, err := filelock.Try(filepath.Join(dir, lockName))
+	if errors.Is(err, filelock.ErrHeld) {
+		err = ErrLocked
+	}
 	if err != nil {
 		return nil, fmt.Errorf("trail: open %s: %w", dir, err)
 	}

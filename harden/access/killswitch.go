@@ -1,11 +1,7 @@
 package access
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -85,8 +81,8 @@ type SwitchReview struct {
 	DrillsErr error
 
 	// Fence is engaged unless there is no error. The error wraps
-	// [fs.ErrNotExist] if there is no directory for it, and ErrFence if what is
-	// there is damaged.
+	// [fs.ErrNotExist] if there is no directory for it, and [killswitch.ErrDamaged] if what
+	// is there is damaged.
 	Fence    killswitch.FenceState
 	FenceErr error
 
@@ -97,9 +93,6 @@ type SwitchReview struct {
 
 // Subject names the switch in reports.
 func (r *SwitchReview) Subject() string { return "switch/" + printableText(r.Switch.Agent) }
-
-// ErrFence reports the record of a fence that is damaged, so that it holds.
-var ErrFence = errors.New("access: the record of the fence is damaged")
 
 var errNoSwitch = errors.New("access: Config.Switches is empty: nobody knows of a kill switch")
 
@@ -245,11 +238,11 @@ func readFence(v *host.View, dir, agent string) (killswitch.FenceState, error) {
 		return held, err
 	}
 	if !info.IsDir() {
-		return held, fmt.Errorf("%w: %s is not a directory", ErrFence, dir)
+		return held, fmt.Errorf("%w: %s is not a directory", killswitch.ErrDamaged, dir)
 	}
 	name := path.Join(dir, agent)
 	if info, err := v.Lstat(name); err == nil && !info.Mode().IsRegular() {
-		return held, fmt.Errorf("%w: %s is not a plain file", ErrFence, name)
+		return held, fmt.Errorf("%w: %s is not a plain file", killswitch.ErrDamaged, name)
 	}
 	data, err := readPlain(v, name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -258,12 +251,12 @@ func readFence(v *host.View, dir, agent string) (killswitch.FenceState, error) {
 	if err != nil {
 		return held, err
 	}
-	head, body, _ := bytes.Cut(data, []byte(" {"))
-	body = append([]byte("{"), body...)
-	sum := sha256.Sum256(bytes.TrimSuffix(body, []byte("\n")))
-	var s killswitch.FenceState
-	if string(head) != "hardshell.fence/v1 "+hex.EncodeToString(sum[:]) || json.Unmarshal(body, &s) != nil || s.Agent != agent {
-		return held, fmt.Errorf("%w: %s", ErrFence, name)
+	s, err := killswitch.ParseFenceState(data)
+	if err == nil && s.Agent != agent {
+		err = fmt.Errorf("%w: it is that of %s", killswitch.ErrDamaged, s.Agent)
+	}
+	if err != nil {
+		return held, fmt.Errorf("%w (%s)", err, name)
 	}
 	return s, nil
 }

@@ -93,7 +93,7 @@ func judgeFence(_ context.Context, r SwitchReview) (harden.Verdict, error) {
 	switch {
 	case errors.Is(r.FenceErr, fs.ErrNotExist):
 		fail("missing", "there is no fence: what asks it before it starts the agent will not start it, and what does not ask will", "make the switch's directory with killswitch.OpenFence, or name the one it has", "no such directory", 0)
-	case errors.Is(r.FenceErr, ErrFence):
+	case errors.Is(r.FenceErr, killswitch.ErrDamaged):
 		fail("damaged", "the fence is damaged, and so it holds: the agent will not be started", "find out what has written there; then fire the switch, and reset it (killswitch.Switch.Reset): a person must do both", r.FenceErr.Error(), 0)
 	case r.FenceErr != nil:
 		return harden.Verdict{}, r.FenceErr

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -278,6 +280,7 @@ func TestKillSwitch(t *testing.T) {
 		"the agent runs nevertheless":  {change: func(s *switched) { s.fire() }, check: "access.kill_fence", want: fail, finding: "access.kill_fence.revived"},
 		"the fence was reset":          {change: func(s *switched) { s.fire(); s.reset() }, check: "access.kill_fence", want: pass},
 		"the fence is damaged":         {change: func(s *switched) { s.fire(); edit(s, "fence/openclaw", `"released":false`, `"released":true`) }, check: "access.kill_fence", want: fail, finding: "access.kill_fence.damaged"},
+		"the fence says two things":    {machine: func(m *hosttest.Machine) { m.File(switchDir+"/fence/openclaw", twofold) }, check: "access.kill_fence", want: fail, finding: "access.kill_fence.damaged"},
 		"the fence is empty":           {machine: func(m *hosttest.Machine) { m.File(switchDir+"/fence/openclaw", "") }, check: "access.kill_fence", want: fail, finding: "access.kill_fence.damaged"},
 		"the fence is a link":          {machine: func(m *hosttest.Machine) { m.Symlink(switchDir+"/fence/openclaw", "/dev/null") }, check: "access.kill_fence", want: fail, finding: "access.kill_fence.damaged"},
 		"the fence cannot be read":     {machine: func(m *hosttest.Machine) { m.Deny(switchDir + "/fence") }, check: "access.kill_fence", want: unknown},
@@ -407,6 +410,12 @@ func remove(name string) func(*hosttest.Machine) {
 		}
 	}
 }
+
+// twofold is a record with the hash that belongs to it, which no fence writes.
+var twofold = func() string {
+	const body = `{"agent":"openclaw","epoch":1,"released":false,"released":true,"reason":"","time":"2026-01-01T00:00:00Z"}`
+	return fmt.Sprintf("hardshell.fence/v1 %x %s\n", sha256.Sum256([]byte(body)), body)
+}()
 
 func removeDrills(m *hosttest.Machine) {
 	entries, err := m.View().ReadDir(switchDir + "/drills/openclaw")

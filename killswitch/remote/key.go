@@ -9,11 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
-	"runtime"
 	"strings"
+
+	"github.com/managemyclaw/hardshell/internal/keyfile"
 )
 
 // ErrKey reports a key that cannot be used: it is malformed, or kept where
@@ -44,23 +43,14 @@ func GenerateKey() *Key {
 // ReadKey reads a key that [Key.WriteFile] wrote. It returns an error wrapping
 // [ErrKey] if the file is not one, or if anyone but its owner may read it.
 func ReadKey(name string) (*Key, error) {
-	f, err := os.Open(name)
+	data, err := keyfile.Read(name)
+	if errors.Is(err, keyfile.ErrExposed) {
+		return nil, fmt.Errorf("%w: %w", ErrKey, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("remote: read key: %w", err)
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("remote: read key: %w", err)
-	}
-	if err := ownersOnly(info); err != nil {
-		return nil, fmt.Errorf("%w: %s %w", ErrKey, name, err)
-	}
-	data, err := io.ReadAll(io.LimitReader(f, 512))
-	if err != nil {
-		return nil, fmt.Errorf("remote: read key: %w", err)
-	}
-	text, ok := strings.CutPrefix(strings.TrimSuffix(string(data), "\n"), privatePrefix)
+	text, ok := strings.CutPrefix(strings.TrimSuffix(data, "\n"), privatePrefix)
 	seed, err := base64.RawURLEncoding.Strict().DecodeString(text)
 	if !ok || err != nil || len(seed) != ed25519.SeedSize || strings.ContainsAny(text, "\r\n") {
 		return nil, fmt.Errorf("%w: %s does not hold one: make another with GenerateKey", ErrKey, name)
@@ -74,13 +64,8 @@ func (k *Key) WriteFile(name string) error {
 	if !k.usable() {
 		return fmt.Errorf("%w: write %s: the key is empty", ErrKey, name)
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	if err := keyfile.Write(name, privatePrefix+base64.RawURLEncoding.EncodeToString(k.private.Seed())+"\n"); err != nil {
 		return fmt.Errorf("remote: write key: %w", err)
-	}
-	_, err = f.WriteString(privatePrefix + base64.RawURLEncoding.EncodeToString(k.private.Seed()) + "\n")
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("remote: write key: %w", errors.Join(err, os.Remove(name)))
 	}
 	return nil
 }
@@ -115,17 +100,6 @@ func (k *Key) LogValue() slog.Value { return slog.StringValue(k.describe()) }
 
 // MarshalText returns the public key.
 func (k *Key) MarshalText() ([]byte, error) { return []byte(k.describe()), nil }
-
-// ownersOnly returns an error unless only the owner of a file may read it.
-func ownersOnly(info fs.FileInfo) error {
-	if !info.Mode().IsRegular() {
-		return errors.New("is not a regular file")
-	}
-	if info.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
-		return fmt.Errorf("has mode %#o: others may read it: make another, and keep it with mode 0600", info.Mode().Perm())
-	}
-	return nil
-}
 
 // A PublicKey verifies what a [Key] signed. The zero PublicKey verifies
 // nothing. PublicKeys are comparable.

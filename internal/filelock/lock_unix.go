@@ -1,6 +1,6 @@
 //go:build darwin || dragonfly || freebsd || linux || netbsd || openbsd
 
-package killswitch
+package filelock
 
 import (
 	"errors"
@@ -8,7 +8,11 @@ import (
 	"syscall"
 )
 
-func tryLock(name string) (*os.File, error) {
+// Try takes the lock called name, a file that is made if it is not there, and
+// does not wait for it: the error wraps [ErrHeld] if another has it, also in this
+// process. It is released when the file is closed, at the latest by the end of the
+// process. Where there are no locks the error wraps [errors.ErrUnsupported].
+func Try(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err
@@ -20,7 +24,7 @@ func tryLock(name string) (*os.File, error) {
 		}
 	}
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		err = errLocked
+		err = ErrHeld
 	}
 	if err != nil {
 		_ = f.Close()

@@ -1,6 +1,0 @@
-//go:build !windows
-
-package trail
-
-// modesMatter says whether the permission bits of a file say who may read it.
-const modesMatter = true
