@@ -30,8 +30,12 @@ func (t *table) replace(conn *nftables.Conn, cgroupID func(path string) (uint64,
 	conn.AddTable(nt)
 	conn.DelTable(nt)
 	conn.AddTable(nt)
-	for _, s := range t.sets {
-		if err := conn.AddSet(s.encode(nt)); err != nil {
+	for i, s := range t.sets {
+		ns, elements := s.encode(nt)
+		// A number in the transaction. Left to the package, it is one that all
+		// connections count up without a lock.
+		ns.ID = uint32(i + 1)
+		if err := conn.AddSet(ns, elements); err != nil {
 			return fmt.Errorf("set %s: %w", s.name, err)
 		}
 	}

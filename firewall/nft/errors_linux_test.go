@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -102,4 +103,24 @@ func TestDeadline(t *testing.T) {
 			t.Errorf("%s with a time-out: %v", name, err)
 		}
 	}
+}
+
+// Backends of different machines share nothing, and so may work at once.
+func TestTwoAtOnce(t *testing.T) {
+	l := labtest.Start(t, lab.Config{NoDocker: true})
+	var g sync.WaitGroup
+	for _, m := range []*lab.Machine{l.Host, l.Internet} {
+		b := &Backend{NetNS: m.NetNS()}
+		g.Go(func() {
+			for range 5 {
+				if err := b.Apply(t.Context(), policies["everything"]); err != nil {
+					t.Error(err)
+				}
+			}
+			if lines, err := b.Drift(t.Context(), policies["everything"]); err != nil || len(lines) > 0 {
+				t.Errorf("%q, %v", lines, err)
+			}
+		})
+	}
+	g.Wait()
 }
