@@ -29,7 +29,7 @@ func TestWithoutNFTables(t *testing.T) {
 			t.Fatalf("Do returns %v, want what packet sockets leave open, and nothing else", err)
 		}
 	}
-	frames := []string{"frame to the same bridge", "frame to the host", "frame to the cable"}
+	frames := []string{"frame to the same bridge", frameToHost, "frame to the cable"}
 	s.expectClosed("locked", frames...)
 	s.docker("restart", "-t", "0", "solo", "duo", "inner")
 	s.expectClosed("restarted, and nobody has noticed", append(frames, "resolver", "same bridge, IPv4", "same bridge, IPv6")...)

@@ -1,8 +1,11 @@
 package egress
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -45,7 +48,7 @@ func TestLock(t *testing.T) {
 
 	// What is not in the namespace of the workload outlasts it.
 	s.docker("restart", "-t", "0", "solo", "duo", "inner", "vlan", "hostly")
-	s.expectClosed("restarted, and nobody has noticed", "resolver", "vlan", "hostly", "frame to the host")
+	s.expectClosed("restarted, and nobody has noticed", "resolver", "vlan", "hostly", frameToHost)
 	do("restarted")
 	s.expectClosed("restarted")
 
@@ -70,7 +73,7 @@ func TestLock(t *testing.T) {
 	s.expectClosed("after ufw reload and iptables -F")
 	s.must(s.l.RestartDockerd(t.Context()))
 	s.sh(s.l.Host, "ufw disable; iptables -P FORWARD ACCEPT; ip6tables -P FORWARD ACCEPT")
-	s.expectClosed("engine restarted, and nobody has noticed", "resolver", "vlan", "hostly", "frame to the host",
+	s.expectClosed("engine restarted, and nobody has noticed", "resolver", "vlan", "hostly", frameToHost,
 		// All ports of all bridges are new.
 		"same bridge, IPv4", "same bridge, IPv6", "frame to the same bridge")
 	do("engine restarted")
@@ -86,4 +89,54 @@ func TestLock(t *testing.T) {
 		t.Errorf("after Release there is\n%s", left)
 	}
 	s.expectOpen("released")
+}
+
+// However the engine publishes ports and keeps its own rules, the lock needs
+// none of them.
+func TestLockBesideTheEngine(t *testing.T) {
+	t.Parallel()
+	variants := map[string][]string{"without proxies": {"--userland-proxy=false"}}
+	if hasNFTablesBackend(t) {
+		variants["with nftables"] = []string{nftablesBackend, noForwarding}
+	} else {
+		t.Log("the engine is older than Docker 29: name a newer one in HARDSHELL_DOCKERD")
+	}
+	for name, args := range variants {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, lab.Config{DockerdArgs: args})
+			l := &Lock{Source: s.source, NetNS: s.l.Host.NetNS()}
+			t.Cleanup(func() { l.Close() })
+			s.expectOpen("before")
+			if err := l.Arm(t.Context()); err != nil {
+				t.Fatalf("Arm: %v", err)
+			}
+			err := l.Do(t.Context())
+			if open, _ := errors.AsType[*OpenError](err); open == nil || len(open.Open()) != 2 || len(open.Unwrap()) > 0 {
+				t.Fatalf("Do returns %v, want what packet sockets leave open, and nothing else", err)
+			}
+			s.expectClosed("locked")
+			if err := l.Release(t.Context()); err != nil {
+				t.Errorf("Release: %v", err)
+			}
+			s.expectOpen("released")
+		})
+	}
+}
+
+// hasNFTablesBackend reports whether the engine is that of Docker 29 or later.
+// One that is not of a release says any small number.
+func hasNFTablesBackend(t *testing.T) bool {
+	t.Helper()
+	dockerd := cmp.Or(os.Getenv("HARDSHELL_DOCKERD"), "dockerd")
+	out, err := exec.CommandContext(t.Context(), dockerd, "--version").Output()
+	if err != nil {
+		return false // the lab says why
+	}
+	_, version, _ := strings.Cut(string(out), "version ")
+	major := 0
+	if _, err := fmt.Sscanf(version, "%d.", &major); err != nil {
+		t.Fatalf("%s: version %q", dockerd, out)
+	}
+	return major >= 29 || major < 17
 }
