@@ -74,7 +74,9 @@ func (a *KeepDown) Arm(ctx context.Context) error {
 	return errors.Join(err, unitErr, a.load(), a.save())
 }
 
-// Do switches restart policies off, and stops and disables units.
+// Do switches restart policies off, and stops and disables units. It returns
+// when the engine has answered and has written down that they are off; what the
+// engine takes back, since the container ended meanwhile, is done again.
 func (a *KeepDown) Do(ctx context.Context) error {
 	if err := errors.Join(a.Tracker.Agent.none(), supported()); err != nil {
 		return err
@@ -93,19 +95,19 @@ func (a *KeepDown) policies(ctx context.Context, l *ledger) {
 	if !a.Tracker.isRemote() {
 		_ = a.Tracker.readDisk() // what it tells beyond what is known is a gain
 	}
-	engine := a.Tracker.Engine
 	each(a.Tracker.list(), func(k *tracked) {
 		c := k.info()
-		if !revives(c.RestartPolicy) {
+		if revives(c.RestartPolicy) {
+			a.remember(c)
+		}
+		if a.Tracker.Engine == nil {
+			if revives(c.RestartPolicy) {
+				l.add(c.Object(), fmt.Sprintf("its restart policy is %q, and there is no engine to change it: docker update --restart=no %s", c.RestartPolicy, c.Name))
+			}
 			return
 		}
-		a.remember(c)
-		if engine == nil {
-			l.add(c.Object(), fmt.Sprintf("its restart policy is %q, and there is no engine to change it: docker update --restart=no %s", c.RestartPolicy, c.Name))
-			return
-		}
-		if err := k.policyOff(ctx, engine); err != nil {
-			l.add(c.Object(), fmt.Sprintf("its restart policy is still %q: %v", c.RestartPolicy, err))
+		if err := a.Tracker.policyOff(ctx, k); err != nil {
+			l.add(c.Object(), fmt.Sprintf("its restart policy is still %q: %v", k.policy.last(), err))
 		}
 	})
 }

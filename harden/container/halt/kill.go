@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -14,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/managemyclaw/hardshell/harden/container"
 	"github.com/managemyclaw/hardshell/internal/procfs"
 )
 
@@ -37,7 +39,8 @@ const (
 type Kill struct {
 	Tracker *Tracker // Required.
 
-	// EngineTimeout is how long the engine is waited for. Zero means
+	// EngineTimeout is how long the engine is waited for, and again once the
+	// processes have ended if it refused while they did. Zero means
 	// DefaultEngineTimeout, negative that it is not asked.
 	EngineTimeout time.Duration
 
@@ -80,73 +83,49 @@ func (a *Kill) Do(ctx context.Context) error {
 			}
 		}()
 		var l ledger
-		a.policies(ctx, ours, &l)
+		on := a.policies(ctx, ours)
 		ending, cancel := context.WithTimeout(ctx, cmp.Or(a.Timeout, DefaultKillTimeout))
 		defer cancel()
 		each(ours, func(k *tracked) { k.end(ending, &l) })
+		var again []*tracked
+		for k, err := range on {
+			if !k.policy.pending() && !errors.Is(err, container.ErrEngine) { // it answers, and could not while the container ended
+				again = append(again, k)
+				delete(on, k)
+			}
+		}
+		maps.Copy(on, a.policies(ctx, again))
+		for k, err := range on {
+			c := k.info()
+			l.add(c.Object(), fmt.Sprintf("the engine may start it again, its restart policy is %q: %v", k.policy.last(), err))
+		}
 		return none{}, errors.Join(l.err("kill"), lookErr)
 	})
 	return err
 }
 
-// policies switches restarts off, for all containers at once.
-func (a *Kill) policies(ctx context.Context, all []*tracked, l *ledger) {
+// policies switches restarts off, for all containers at once. It returns those
+// whose policy is still on, and why.
+func (a *Kill) policies(ctx context.Context, all []*tracked) map[*tracked]error {
 	timeout := cmp.Or(a.EngineTimeout, DefaultEngineTimeout)
-	engine := a.Tracker.Engine
-	if engine == nil || timeout < 0 {
-		return
+	if a.Tracker.Engine == nil || timeout < 0 {
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	var mu sync.Mutex
+	on := make(map[*tracked]error)
 	each(all, func(k *tracked) {
-		c := k.info()
-		if !revives(c.RestartPolicy) {
+		if !k.mayRevive() {
 			return
 		}
-		if err := k.policyOff(ctx, engine); err != nil {
-			l.add(c.Object(), fmt.Sprintf("the engine may start it again, its restart policy is %q: %v", c.RestartPolicy, err))
-			return
+		if err := a.Tracker.policyOff(ctx, k); err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			on[k] = err
 		}
 	})
-}
-
-// policyOff has the engine forget the restart policy, again until it does or ctx
-// ends. The engine refuses while the container is just ending, and then has the
-// former policy back, also if another update was made meanwhile: so there is one
-// at a time.
-func (k *tracked) policyOff(ctx context.Context, engine Engine) error {
-	const least, most = 5 * time.Millisecond, 200 * time.Millisecond
-	var last error
-	for wait := least; ; wait = min(2*wait, most) {
-		if k.policy.TryLock() {
-			c := k.info()
-			if revives(c.RestartPolicy) {
-				last = engine.SetRestartPolicy(ctx, c.ID, "no")
-				if last == nil || notThere(last) {
-					k.setPolicy("no")
-				}
-			}
-			revived := revives(k.info().RestartPolicy)
-			k.policy.Unlock()
-			if !revived {
-				return nil
-			}
-		}
-		select {
-		case <-ctx.Done():
-			if last == nil {
-				last = context.Cause(ctx)
-			}
-			return last
-		case <-time.After(wait):
-		}
-	}
-}
-
-func (k *tracked) setPolicy(policy string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.c.RestartPolicy = policy
+	return on
 }
 
 func (k *tracked) beginKill() {

@@ -102,7 +102,7 @@ func (r *Rung) take(ctx context.Context, k *tracked, c Container) error {
 	case StepStop:
 		return e.StopNow(ctx, c.ID)
 	case StepRestartPolicy:
-		return k.policyOff(ctx, e)
+		return r.Tracker.policyOff(ctx, k)
 	case StepDisconnect:
 		if c.HostNetwork {
 			return errors.New("it is on the machine's own network, from which an engine disconnects nothing: freeze or kill it")

@@ -121,7 +121,7 @@ func TestTracker(t *testing.T) {
 			}
 		}
 	}
-	until("both run", func() bool { return find("agent").Running && find("hostly").Running })
+	until("both run", func() bool { return find("agent").NetNS != "" && find("hostly").NetNS != "" })
 	c, h := find("agent"), find("hostly")
 	if strings.Join(c.Bridges, " ") != "br-claw" || !c.NetAdmin || c.HostNetwork || c.RestartPolicy != "unless-stopped" || len(c.Addrs) == 0 ||
 		len(c.Sockets) != 1 || !strings.Contains(c.Unified, c.ID) || !strings.Contains(c.Freezer, c.ID) || c.Sandbox == "" || c.Object() != "container/agent" {

@@ -110,8 +110,9 @@ type tracked struct {
 	v1, v2  *cgroup
 	pidns   *os.File // holds its number from being given to another
 	killing int      // how many kill it now: it is not frozen from outside then
+	onDisk  bool     // its record was seen
 
-	policy sync.Mutex // one change of the restart policy at a time
+	policy policy
 }
 
 func (k *tracked) info() Container {
@@ -189,6 +190,7 @@ func (t *Tracker) Close() error {
 		}
 		k.v1, k.v2, k.pidns = nil, nil, nil
 		k.mu.Unlock()
+		k.policy.abandon()
 	}
 	return nil
 }
@@ -298,7 +300,8 @@ func (k *tracked) describe(s *container.Settings, t *Tracker) {
 	bridges, parents := t.waysOf(networks)
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.c.Image, k.c.NetworkMode, k.c.RestartPolicy = s.Image, s.NetworkMode, s.RestartPolicy
+	k.c.Image, k.c.NetworkMode = s.Image, s.NetworkMode
+	k.setPolicy(s.RestartPolicy)
 	k.c.HostNetwork = s.NetworkMode == "host"
 	k.c.Privileged, k.c.NetAdmin = s.Privileged, s.Privileged || netAdmin(s.CapAdd)
 	k.c.Networks, k.c.Bridges, k.c.Parents = slices.Sorted(maps.Keys(networks)), bridges, parents
@@ -362,7 +365,8 @@ func (t *Tracker) readDisk() error {
 		bridges, parents := t.waysOf(r.networks)
 		k := t.get(w)
 		k.mu.Lock()
-		k.c.Sandbox, k.c.RestartPolicy = r.sandbox, r.policy
+		k.c.Sandbox, k.onDisk = r.sandbox, true
+		k.setPolicy(r.policy)
 		k.c.NetworkMode, k.c.HostNetwork = r.networkMode, r.networkMode == "host"
 		k.c.Privileged, k.c.NetAdmin = r.privileged, r.privileged || netAdmin(r.capAdd)
 		if k.c.Image == "" { // the engine has not described it
