@@ -1,0 +1,312 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/managemyclaw/hardshell/killswitch"
+)
+
+// A victim is a runaway agent, and what its operator has.
+type victim struct {
+	*runaway
+
+	state     string // the directory
+	container string // the id
+	secret    string // the file with the second secret
+}
+
+const victimAgent = "inbox"
+
+func newVictim(t testing.TB, args ...string) *victim {
+	t.Helper()
+	v := &victim{runaway: newRunaway(t, args...)}
+	v.container = v.docker(t, "inspect", "-f", "{{.Id}}", runawayName)
+	v.fresh(t)
+	return v
+}
+
+// fresh gives it a state directory in which nothing was ever stopped.
+func (v *victim) fresh(t testing.TB) {
+	t.Helper()
+	dir := t.TempDir()
+	v.state, v.secret = filepath.Join(dir, "state"), filepath.Join(dir, "second-secret")
+	const secret = "the-second-secret"
+	if err := os.WriteFile(v.secret, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(v.state, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := killswitch.SetResetSecret(v.state, victimAgent, secret); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (v *victim) args(command string, more ...string) []string {
+	return append([]string{command, "--container", runawayName, "--agent", victimAgent, "--state-dir", v.state}, more...)
+}
+
+func (v *victim) fence(t testing.TB) (killswitch.FenceState, error) {
+	t.Helper()
+	f, err := killswitch.OpenFence(filepath.Join(v.state, "fence"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.State(victimAgent)
+}
+
+func (v *victim) receipt(t testing.TB) *killswitch.Receipt {
+	t.Helper()
+	r, err := killswitch.LastReceipt(v.state, victimAgent, killswitch.PublicKey{})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// phase is how far a kill has come, by what is on disk.
+func (v *victim) phase(t testing.TB, before uint64) string {
+	t.Helper()
+	s, err := v.fence(t)
+	if err != nil {
+		return "the fence is damaged"
+	}
+	if s.Released {
+		return "no fence"
+	}
+	r := v.receipt(t)
+	if r == nil || r.Epoch <= before {
+		return "the fence alone"
+	}
+	if r.Off() {
+		return "a whole receipt"
+	}
+	confirmed := 0
+	for _, res := range r.Targets {
+		if res.State == killswitch.Confirmed {
+			confirmed++
+		}
+	}
+	return fmt.Sprintf("%d of %d confirmed", confirmed, len(r.Targets))
+}
+
+// untouched asserts that nothing was done to the agent: neither its process nor
+// its network, nor what restarts it.
+func (v *victim) untouched(t *testing.T, when string) {
+	t.Helper()
+	if !v.alive() {
+		t.Errorf("%s: its process is gone", when)
+	}
+	v.flowing(t)
+	if got := v.docker(t, "inspect", "-f", "{{.State.Status}} {{.State.Pid}} {{.HostConfig.RestartPolicy.Name}}", runawayName); got != fmt.Sprintf("running %d always", v.pid) {
+		t.Errorf("%s: the container is %s", when, got)
+	}
+	if o := runProgram(t, v.args("fence")...); o.code != exitPass {
+		t.Errorf("%s: it may not be started: %s", when, o.stderr)
+	}
+}
+
+// off asserts that the agent is stopped: for those who look from outside, and by
+// a receipt that all can verify.
+func (v *victim) off(t *testing.T, when string, epoch uint64) {
+	t.Helper()
+	v.silent(t)
+	if left := v.processes(t, v.container); len(left) > 0 {
+		t.Errorf("%s: processes %v are alive", when, left)
+	}
+	if got := v.docker(t, "inspect", "-f", "{{.State.Running}} {{.HostConfig.RestartPolicy.Name}}", runawayName); got != "false no" {
+		t.Errorf("%s: the container is %s", when, got)
+	}
+	s, err := v.fence(t)
+	if err != nil || !s.Engaged() || s.Epoch != cmp.Or(epoch, s.Epoch) {
+		t.Errorf("%s: the fence is %+v, %v, want epoch %d", when, s, err, epoch)
+	}
+	text, err := os.ReadFile(filepath.Join(v.state, "switch.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := killswitch.ParsePublicKey(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := killswitch.LastReceipt(v.state, victimAgent, key)
+	if err != nil || r.Epoch != s.Epoch || !r.Off() || !r.Fence.Durable || !r.Trail.Recorded {
+		t.Errorf("%s: the receipt: %+v, %v", when, r, err)
+	}
+	if o := runProgram(t, v.args("fence")...); o.code != exitFail || !strings.Contains(o.stderr, "engaged") {
+		t.Errorf("%s: it may be started: %d %s", when, o.code, o.stderr)
+	}
+}
+
+// again resets the agent as its operator would, and has it run and send.
+func (v *victim) again(t *testing.T) {
+	t.Helper()
+	s, err := v.fence(t)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.here(t, v.args("reset", "--epoch", strconv.FormatUint(s.Epoch, 10), "--secret-file", v.secret)...).want(t, exitPass, "Nothing was started", "")
+	if t.Failed() {
+		t.FailNow()
+	}
+	v.docker(t, "update", "--restart", "always", runawayName)
+	v.docker(t, "start", runawayName)
+	v.run(t)
+}
+
+// Ways in which a kill that was cut off is completed.
+var recoveries = map[string]func(*testing.T, *victim){
+	"kill": func(t *testing.T, v *victim) {
+		if o := v.here(t, v.args("kill", "--reason", "once more")...); !strings.Contains(o.stdout, "▸ Off") {
+			t.Errorf("%d:\n%s%s", o.code, o.stdout, o.stderr)
+		}
+	},
+	"standby --once": func(t *testing.T, v *victim) {
+		if o := v.here(t, v.args("standby", "--once")...); !strings.Contains(o.stdout, "is stopped, and is kept down") {
+			t.Errorf("%d:\n%s%s", o.code, o.stdout, o.stderr)
+		}
+	},
+	"standby": func(t *testing.T, v *victim) {
+		cmd := v.command(v.args("standby")...)
+		out := newSaid()
+		cmd.Stdout, cmd.Stderr = out, out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		out.await(t, "is stopped, and is kept down")
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v: %s", err, out.text())
+		}
+	},
+}
+
+// TestKill9 kills the command kill at its steps: before whatever others could
+// notice, in whichever thread. Either the agent is stopped, and whoever comes
+// next completes the kill in the same epoch; or nothing has happened to it, and
+// nobody was told so.
+//
+// With HARDSHELL_KILLS=n it is killed at every step, n times over.
+func TestKill9(t *testing.T) {
+	v := newVictim(t)
+	kill := v.args
+	ways := slices.Sorted(maps.Keys(recoveries))
+	phases, seen := make(map[string]int), make(map[string]int)
+	rounds := 0
+
+	// one kills at the first step for which end is true, and reports whether
+	// there was one.
+	one := func(name string, end func(n int, step string) bool) bool {
+		t.Helper()
+		old, err := v.fence(t)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, at := 0, ""
+		o := step(t, v.command(kill("kill", "--reason", "it deletes mail")...), v.state, func(s string) bool {
+			if n++; end(n, s) {
+				at = s
+			}
+			return at == ""
+		}, nil)
+		when := fmt.Sprintf("%s, before step %d, %s", name, n, at)
+		if at == "" {
+			if o.code < 0 || !strings.Contains(o.stdout, "▸ Off") {
+				t.Errorf("%s: %d:\n%s%s", name, o.code, o.stdout, o.stderr)
+			}
+			v.off(t, name+", not killed", old.Epoch+1)
+			v.again(t)
+			return false
+		}
+		phase := v.phase(t, old.Epoch)
+		phases[phase]++
+		seen[at]++
+		if o.code != -1 || o.stdout != "" {
+			t.Errorf("%s: it says %d, %q", when, o.code, o.stdout)
+		}
+		var epoch uint64 // not known if the record is damaged
+		if phase == "no fence" {
+			v.untouched(t, when)
+		} else if s, err := v.fence(t); err == nil {
+			if epoch = s.Epoch; epoch != old.Epoch+1 || s.Reason != "it deletes mail" {
+				t.Errorf("%s: it is stopped in epoch %d, after %d, because %s", when, epoch, old.Epoch, s.Reason)
+			}
+		}
+		way := ways[rounds%len(ways)]
+		if phase == "no fence" {
+			way = "kill" // there is nothing to complete
+		}
+		rounds++
+		recoveries[way](t, v)
+		v.off(t, fmt.Sprintf("%s (%s), then %s", when, phase, way), epoch)
+		if t.Failed() {
+			t.Fatalf("%s; stderr: %s", when, o.stderr)
+		}
+		v.again(t)
+		return true
+	}
+	first := func(what string) func(int, string) bool {
+		return func(_ int, step string) bool { return strings.HasPrefix(step, what) }
+	}
+	after := func(fence, what string) func(int, string) bool {
+		fenced := false
+		return func(_ int, step string) bool {
+			fenced = fenced || strings.HasPrefix(step, fence)
+			return fenced && strings.HasPrefix(step, what)
+		}
+	}
+
+	all, err := strconv.Atoi(os.Getenv("HARDSHELL_KILLS"))
+	if err != nil {
+		for _, what := range []struct {
+			name string
+			end  func(int, string) bool
+		}{
+			{"never stopped, the record not in place", first("rename STATE/fence/")},
+			{"stopped before, the record not written", first("write STATE/fence/")},
+			{"the record not synced", first("sync STATE/fence/")},
+			{"the engine not asked", after("sync STATE/fence", "connect ")},
+			{"not frozen", first("write /sys/fs/cgroup/")},
+			{"restart policies about to be kept", first("rename STATE/restart-policies.json")},
+		} {
+			if strings.HasPrefix(what.name, "restart policies") {
+				v.fresh(t)
+			}
+			if !one(what.name, what.end) {
+				t.Errorf("%s: there is no such step", what.name)
+			}
+		}
+	}
+	for round := range all {
+		for n := 1; ; n++ {
+			if round%2 == 0 {
+				v.fresh(t)
+			}
+			if !one(fmt.Sprintf("round %d", round+1), func(i int, _ string) bool { return i == n }) {
+				break
+			}
+		}
+	}
+	t.Logf("killed %d times; what was on disk: %v; before: %v", rounds, phases, seen)
+	for _, phase := range []string{"no fence", "the fence alone"} {
+		if phases[phase] == 0 {
+			t.Errorf("never killed when there was %s", phase)
+		}
+	}
+}
