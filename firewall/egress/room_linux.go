@@ -82,19 +82,27 @@ func (r *room) dial() error {
 	return r.dialLocked()
 }
 
-func (r *room) dialLocked() (err error) {
+func (r *room) dialLocked() error {
 	if r.closed {
 		return fs.ErrClosed
 	}
 	if r.nft != nil {
 		return nil
 	}
-	r.nft, err = nftables.New(nftables.AsLasting(), nftables.WithNetNSFd(int(r.ns.Fd())),
-		nftables.WithSockOptions(func(c *netlink.Conn) error {
+	// Not by WithNetNSFd, which loses the error of a kernel that has no nftables, or
+	// no socket left: package socket then panics (mdlayher/socket v0.5.0).
+	return r.within(func() error {
+		nft, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 			r.netlink = c
 			return nil
 		}))
-	return err
+		if err != nil {
+			r.netlink = nil
+			return fmt.Errorf("open a socket for nftables: %w", err)
+		}
+		r.nft = nft
+		return nil
+	})
 }
 
 func (r *room) hangUpLocked() {
