@@ -18,6 +18,14 @@ type Lock struct {
 	// was prepared has been cut.
 	Source Source
 
+	// Quick lists them from files and the kernel alone, and asks nobody who
+	// takes long to answer, as an engine does that is being stopped. Do asks
+	// it in place of the Source, which it asks where there is no Quick, or
+	// that fails. What the Source has said last of the bridges of a workload
+	// of the same name, and of what is Beyond, still holds; what Quick leaves
+	// out is cut off as it was prepared, and nothing more is said of it.
+	Quick Source
+
 	// NetNS is a path to the network namespace that is the host's, such as
 	// /run/netns/NAME. Empty means that of the caller. With a rootless engine
 	// it is that of the process that holds its bridges.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	"github.com/google/nftables"
@@ -23,6 +24,8 @@ type plan struct {
 
 	subjects []subject
 	causes   []error // of what is open
+
+	listed map[string]Workload // by the Source, when it was last asked
 }
 
 // inside is a network namespace that workloads have to themselves.
@@ -48,7 +51,7 @@ type subject struct {
 func (l *Lock) Arm(ctx context.Context) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
-	p, err := l.plan(ctx)
+	p, err := l.ask(ctx)
 	if err != nil {
 		return openError(nil, nil, err)
 	}
@@ -67,10 +70,14 @@ func (l *Lock) Arm(ctx context.Context) error {
 	return openError(p.open, p.causes, errs...)
 }
 
-// Do cuts off what Arm has prepared, then asks the Source, and cuts off what is
-// new. What it cannot cut off it names by an [OpenError]; all else is cut off
-// nevertheless, also when the Source cannot be asked.
+// Do cuts off what Arm has prepared, then asks Quick or the Source, and cuts off
+// what is new. What it cannot cut off it names by an [OpenError]; all else is cut
+// off nevertheless, also when the Source cannot be asked.
 func (l *Lock) Do(ctx context.Context) error {
+	return l.do(ctx, l.askQuick)
+}
+
+func (l *Lock) do(ctx context.Context, ask func(context.Context) (*plan, error)) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
 	l.mu.Lock()
@@ -79,9 +86,9 @@ func (l *Lock) Do(ctx context.Context) error {
 	var done cut
 	var failed error
 	if first != nil {
-		done, failed = l.cut(ctx, first)
+		done, failed = l.cut(ctx, first, cut{})
 	}
-	p, err := l.plan(ctx)
+	p, err := ask(ctx)
 	if err != nil {
 		if first == nil {
 			return openError(nil, nil, err)
@@ -92,9 +99,8 @@ func (l *Lock) Do(ctx context.Context) error {
 		return openError(done.open, first.causes, failed, fmt.Errorf("what was prepared is cut off, and what there is now is not known: %w", err))
 	}
 	l.keep(p)
-	// Again for all of it: where nothing is new that is cheap, and what
-	// failed may not fail now.
-	done, failed = l.cut(ctx, p)
+	// What is new, and once more what failed, which may not fail now.
+	done, failed = l.cut(ctx, p, done)
 	for _, more := range []map[string]string{p.open, limits(p, done.frames)} {
 		for name, why := range more {
 			note(done.open, name, why)
@@ -104,7 +110,7 @@ func (l *Lock) Do(ctx context.Context) error {
 }
 
 // Refresh is Arm, and Do where the lock is engaged, whichever process engaged
-// it. Call it when a workload has been started or connected to a network.
+// it; it asks the Source in any case. Call it when a workload has been started or connected to a network.
 func (l *Lock) Refresh(ctx context.Context) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
@@ -116,7 +122,7 @@ func (l *Lock) Refresh(ctx context.Context) error {
 	engaged, err := engaged(ctx, host)
 	if err != nil || engaged {
 		// Where that cannot be seen, the safe side is the locked one.
-		done := l.Do(ctx)
+		done := l.do(ctx, l.ask)
 		if err == nil {
 			return done
 		}
@@ -138,7 +144,7 @@ func (l *Lock) Release(ctx context.Context) error {
 	l.mu.Lock()
 	old := l.prepared
 	l.mu.Unlock()
-	p, err := l.plan(ctx)
+	p, err := l.ask(ctx)
 	errs := []error{err}
 	if err != nil {
 		if p = old; p == nil {
@@ -196,51 +202,60 @@ func (l *Lock) keep(p *plan) {
 type cut struct {
 	open   map[string]string // what failed, by workload
 	frames map[string]error  // why packet sockets of a workload are not closed
+
+	host  *plan            // of which what is on the host is done, by nftables
+	rooms map[*room][]link // that are closed by nftables, and all of these interfaces with them
 }
 
-// cut carries out a plan, all of it at once.
-func (l *Lock) cut(ctx context.Context, p *plan) (cut, error) {
+// cut carries out a plan, all of it at once, but for what is done already.
+func (l *Lock) cut(ctx context.Context, p *plan, done cut) (cut, error) {
 	// What goes on after the context has ended goes on by itself.
 	var mu sync.Mutex
-	c := cut{map[string]string{}, map[string]error{}}
+	c := cut{open: map[string]string{}, frames: map[string]error{}, rooms: map[*room][]link{}}
 	var g together
-	g.run(ctx, func() error {
-		fell, err := l.either(ctx, p.host, func(b *batch) { b.host(p, true) }, hostFamilies, func() error { return p.hostByIPTables(ctx) })
-		if err != nil {
-			return fmt.Errorf("rules of the host: %w", err)
-		}
-		if fell {
+	if done.host != nil && p.hostWithin(done.host) {
+		c.host = done.host
+	} else {
+		g.run(ctx, func() error {
+			fell, err := l.either(ctx, p.host, func(b *batch) { b.host(p, true) }, hostFamilies, func() error { return p.hostByIPTables(ctx) })
+			if err != nil {
+				return fmt.Errorf("rules of the host: %w", err)
+			}
 			mu.Lock()
 			defer mu.Unlock()
+			if !fell {
+				c.host = p
+				return nil
+			}
 			for _, s := range p.subjects {
 				if s.shared {
 					note(c.open, s.Name, "what others send to it arrives, unless they are connected: iptables does not tell whose it is")
 				}
 			}
-		}
-		return nil
-	})
+			return nil
+		})
+	}
 	for _, r := range p.rooms {
+		if closed, ok := done.rooms[r.room]; ok && subset(r.devices, closed) {
+			c.rooms[r.room] = closed
+			continue
+		}
 		g.run(ctx, func() error {
-			fell, err := l.either(ctx, r.room, (*batch).inside, []nftables.TableFamily{nftables.TableFamilyINet}, func() error { return r.insideByIPTables(ctx) })
+			frames, err := l.closeRoom(ctx, r)
+			mu.Lock()
+			defer mu.Unlock()
 			if err != nil {
-				mu.Lock()
-				defer mu.Unlock()
 				for _, name := range r.names {
 					note(c.open, name, fmt.Sprintf("rules in its network namespace: %v", err))
 				}
 				return fmt.Errorf("rules in %s: %w", r, err)
 			}
-			err = errors.New("iptables does not see them")
-			if !fell {
-				err = r.closeDevices(ctx)
+			if frames == nil {
+				c.rooms[r.room] = r.devices
+				return nil
 			}
-			if err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				for _, name := range r.names {
-					c.frames[name] = err
-				}
+			for _, name := range r.names {
+				c.frames[name] = frames
 			}
 			return nil
 		})
@@ -248,7 +263,42 @@ func (l *Lock) cut(ctx context.Context, p *plan) (cut, error) {
 	err := g.wait(ctx)
 	mu.Lock()
 	defer mu.Unlock()
-	return cut{maps.Clone(c.open), maps.Clone(c.frames)}, err
+	return cut{maps.Clone(c.open), maps.Clone(c.frames), c.host, maps.Clone(c.rooms)}, err
+}
+
+// hostWithin reports whether nothing is to be done on the host that another plan
+// has not done.
+func (p *plan) hostWithin(other *plan) bool {
+	return p.host == other.host && subset(p.names, other.names) && subset(p.ports, other.ports) && subset(p.group, other.group)
+}
+
+func subset[T comparable](some, all []T) bool {
+	return !slices.ContainsFunc(some, func(v T) bool { return !slices.Contains(all, v) })
+}
+
+// closeRoom closes a namespace, and says what keeps it from closing what packet
+// sockets use.
+func (l *Lock) closeRoom(ctx context.Context, r *inside) (frames, err error) {
+	if !l.IPTables {
+		all := func(b *batch) {
+			b.inside()
+			for _, d := range r.devices {
+				b.device(d)
+			}
+		}
+		if r.transact(ctx, all) == nil {
+			return nil, nil
+		}
+	}
+	// One by one: an interface may have gone, or the kernel not know all of it.
+	fell, err := l.either(ctx, r.room, (*batch).inside, []nftables.TableFamily{nftables.TableFamilyINet}, func() error { return r.insideByIPTables(ctx) })
+	switch {
+	case err != nil:
+		return nil, err
+	case fell:
+		return errors.New("iptables does not see them"), nil
+	}
+	return r.closeDevices(ctx), nil
 }
 
 // either has nftables do it, or else iptables.

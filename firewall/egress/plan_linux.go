@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -21,9 +22,8 @@ func (l *Lock) hostRoom() (*room, error) {
 	return r, nil
 }
 
-// plan asks the Source, and looks at what it lists. Namespaces that an earlier
-// plan holds open are taken over.
-func (l *Lock) plan(ctx context.Context) (p *plan, err error) {
+// ask asks the Source, and looks at what it lists.
+func (l *Lock) ask(ctx context.Context) (*plan, error) {
 	if l.Source == nil {
 		return nil, errNoSource
 	}
@@ -31,7 +31,47 @@ func (l *Lock) plan(ctx context.Context) (p *plan, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("workloads: %w", err)
 	}
-	p = &plan{open: map[string]string{}}
+	listed := make(map[string]Workload, len(workloads))
+	for _, w := range workloads {
+		listed[w.Name] = w
+	}
+	return l.plan(ctx, workloads, listed)
+}
+
+// askQuick asks Quick, if it answers.
+func (l *Lock) askQuick(ctx context.Context) (*plan, error) {
+	if l.Quick == nil {
+		return l.ask(ctx)
+	}
+	workloads, err := l.Quick(ctx)
+	if err != nil {
+		return l.ask(ctx)
+	}
+	l.mu.Lock()
+	var listed map[string]Workload
+	if l.prepared != nil {
+		listed = l.prepared.listed
+	}
+	l.mu.Unlock()
+	workloads = slices.Clone(workloads)
+	for i := range workloads {
+		w := &workloads[i]
+		old := listed[w.Name]
+		w.Bridges = slices.Concat(w.Bridges, old.Bridges)
+		beyond := maps.Clone(old.Beyond)
+		if beyond == nil {
+			beyond = map[string]string{}
+		}
+		maps.Copy(beyond, w.Beyond)
+		w.Beyond = beyond
+	}
+	return l.plan(ctx, workloads, listed)
+}
+
+// plan looks at workloads. Namespaces that an earlier plan holds open are taken
+// over.
+func (l *Lock) plan(ctx context.Context, workloads []Workload, listed map[string]Workload) (p *plan, err error) {
+	p = &plan{open: map[string]string{}, listed: listed}
 	known := map[nsID]*room{}
 	l.mu.Lock()
 	if l.prepared != nil {

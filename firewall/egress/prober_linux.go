@@ -4,17 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -129,8 +125,8 @@ func (p *Prober) try(ctx context.Context, workloads []Workload) (o outcome) {
 
 	var mu sync.Mutex
 	var group sync.WaitGroup
-	tries := map[string]*attempt{}
-	for _, w := range workloads {
+	tries := make([]*attempt, len(workloads)) // nil where nothing could be tried
+	for i, w := range workloads {
 		group.Go(func() {
 			a, err := p.attempt(ctx, w, host, hostID, watch, ear, canaries)
 			mu.Lock()
@@ -138,22 +134,18 @@ func (p *Prober) try(ctx context.Context, workloads []Workload) (o outcome) {
 			if err != nil {
 				o.errs = append(o.errs, fmt.Errorf("egress: probe: %s: %w", w.Name, err))
 			}
-			if a != nil {
-				tries[w.Name] = a
-			}
+			tries[i] = a
 		})
 	}
 	group.Wait()
-	window := p.Window
-	if window <= 0 {
-		window = DefaultWindow
-	}
-	select {
-	case <-time.After(window):
-	case <-ctx.Done():
+	if p.await(ctx, workloads, tries, hostID) {
+		for _, a := range tries {
+			a.close()
+		}
+		return o
 	}
 	for _, a := range tries {
-		if a.watch != nil {
+		if a != nil && a.watch != nil {
 			group.Go(func() { _ = a.watch.finish() }) // which each says again
 		}
 	}
@@ -166,105 +158,20 @@ func (p *Prober) try(ctx context.Context, workloads []Workload) (o outcome) {
 	if err := p.controlled(watch, ear, canaries); err != nil {
 		fail("%w", err)
 	}
-	for name, a := range tries {
-		if a.gone {
+	for i, a := range tries {
+		if a == nil || a.gone {
 			continue
 		}
+		name := workloads[i].Name
 		why, err := a.finish(watch, ear)
 		if err != nil {
 			fail("%s: %w", name, err)
 		}
 		if why != "" {
-			o.remaining[name] = why
+			note(o.remaining, name, why)
 		}
 	}
 	return o
-}
-
-// A place is where a workload is.
-type place struct {
-	ns     *os.File // nil if it is gone, or the host's
-	shared bool
-	group  cgroup
-	gone   bool
-}
-
-// find looks for the namespace of a workload, also by the processes in it.
-func (p *Prober) find(w Workload, host nsID) (pl place, err error) {
-	path := w.NetNS
-	if path == "" && w.PID > 0 {
-		path = "/proc/" + strconv.Itoa(w.PID) + "/ns/net"
-	}
-	var id nsID
-	if path != "" {
-		pl.ns, err = os.Open(path)
-		if err == nil {
-			if id, err = identify(pl.ns); err != nil {
-				return pl, err
-			}
-		} else if !ended(err) {
-			return pl, err
-		}
-	}
-	p.mu.Lock()
-	if pl.ns != nil && id != host {
-		p.seen[w.Name] = id
-	} else if pl.ns == nil {
-		id = p.seen[w.Name]
-	}
-	p.mu.Unlock()
-	if pl.ns == nil && id != (nsID{}) {
-		if pl.ns, err = findByProcess(id); err != nil {
-			return pl, err
-		}
-	}
-	switch {
-	case id == host || pl.ns == nil && w.HostNetwork:
-		if pl.ns != nil {
-			pl.ns.Close()
-		}
-		pl.ns, pl.shared = nil, true
-		pl.group, err = findCgroup(w)
-		if ended(err) || err != nil && w.PID <= 0 && w.Cgroup == "" {
-			return place{gone: true}, nil
-		}
-		return pl, err
-	case pl.ns == nil:
-		pl.gone = true
-	}
-	return pl, nil
-}
-
-// findByProcess looks into the process table for who is in a namespace.
-func findByProcess(id nsID) (*os.File, error) {
-	paths, err := filepath.Glob("/proc/[0-9]*/ns/net")
-	if err != nil {
-		return nil, err
-	}
-	for _, path := range paths {
-		f, err := os.Open(path)
-		if ended(err) {
-			continue
-		}
-		if errors.Is(err, fs.ErrPermission) && ofMachine(path) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		if other, err := identify(f); err == nil && other == id {
-			return f, nil
-		}
-		f.Close()
-	}
-	return nil, nil
-}
-
-// ofMachine reports whether a process is in no control group below the root,
-// as no workload is: the first process may be beyond what root may look at.
-func ofMachine(path string) bool {
-	group, err := cgroupOf(filepath.Base(filepath.Dir(filepath.Dir(path))))
-	return err == nil && (group == "/" || group == "/init.scope")
 }
 
 func openNS(path string) (*os.File, error) {
@@ -449,6 +356,16 @@ func stateOf(stat []byte) byte {
 	return '?'
 }
 
+// close gives up an attempt that nothing is to be learned from.
+func (a *attempt) close() {
+	if a.watch != nil {
+		a.watch.close()
+	}
+	if a.ear != nil {
+		a.ear.close()
+	}
+}
+
 // finish says what of an attempt came through.
 func (a *attempt) finish(out *watch, hostEar *ear) (why string, err error) {
 	reasons := map[string]bool{}
@@ -477,11 +394,8 @@ func (a *attempt) finish(out *watch, hostEar *ear) (why string, err error) {
 		if n, what := a.watch.strange(); n > 0 {
 			reasons["it still sends: "+what] = true
 		}
-		a.watch.close()
 	}
-	if a.ear != nil {
-		a.ear.close()
-	}
+	a.close()
 	all := slices.Sorted(maps.Keys(reasons))
 	if more := len(all) - maxReasons; more > 0 {
 		all = append(all[:maxReasons], fmt.Sprintf("and %d more", more))

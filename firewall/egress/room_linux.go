@@ -152,27 +152,29 @@ func (r *room) ask(ctx context.Context, fn func(*nftables.Conn) error) error {
 	return nil
 }
 
+// transact carries out a transaction.
+func (r *room) transact(ctx context.Context, fill func(*batch)) error {
+	return r.ask(ctx, func(c *nftables.Conn) error {
+		b := &batch{Conn: c}
+		fill(b)
+		if b.err != nil {
+			return b.err
+		}
+		return c.Flush()
+	})
+}
+
 // flush carries out a transaction. Where somebody has left something else under the
 // names that it uses, it replaces all of it.
 func (r *room) flush(ctx context.Context, fill func(*batch), families ...nftables.TableFamily) error {
-	try := func(before func(*batch)) error {
-		return r.ask(ctx, func(c *nftables.Conn) error {
-			b := &batch{Conn: c}
-			before(b)
-			fill(b)
-			if b.err != nil {
-				return b.err
-			}
-			return c.Flush()
-		})
-	}
-	err := try(func(*batch) {})
+	err := r.transact(ctx, fill)
 	for _, other := range []error{unix.EEXIST, unix.EOPNOTSUPP, unix.EINVAL, unix.EBUSY} {
 		if errors.Is(err, other) {
-			again := try(func(b *batch) {
+			again := r.transact(ctx, func(b *batch) {
 				for _, family := range families {
 					b.remove(family)
 				}
+				fill(b)
 			})
 			if again == nil {
 				return nil
