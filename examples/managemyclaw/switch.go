@@ -95,6 +95,7 @@ type killSwitch struct {
 	dir string
 
 	tracker *halt.Tracker
+	written *halt.Tracker // of the lock, asks no engine
 	lock    *egress.Lock
 	keep    *halt.KeepDown
 
@@ -150,6 +151,12 @@ func (s *killSwitch) containers(p *program, names []string, engine halt.Engine) 
 	root := p.engineRoot()
 	s.tracker = &halt.Tracker{Agent: agent, Engine: engine, DataRoot: root}
 	s.lock = &egress.Lock{Source: workloads(s.tracker), NetNS: p.netns}
+	s.written = &halt.Tracker{Agent: agent, DataRoot: root}
+	if !engine.Remote() {
+		// It is busy with what others ask of it just when the lock looks for
+		// what is new, and has written that down.
+		s.lock.Quick = workloads(s.written)
+	}
 	s.witness = &halt.Tracker{Agent: agent, DataRoot: root}
 	s.prober = &egress.Prober{Source: workloads(s.witness), NetNS: p.netns}
 	if self, err := os.Executable(); err == nil {
@@ -381,6 +388,7 @@ func (s *killSwitch) close() {
 	s.lock.Close()
 	s.prober.Close()
 	s.tracker.Close()
+	s.written.Close()
 	s.witness.Close()
 	if s.cleanup != nil {
 		s.cleanup()
