@@ -33,6 +33,7 @@ type watch struct {
 	err     error
 
 	end   chan struct{}
+	until uint32 // frames there were at the end; set before end is closed
 	ended chan struct{}
 }
 
@@ -111,14 +112,16 @@ func networkOrder(v uint16) uint16 { return v>>8 | v<<8 }
 func (w *watch) read() {
 	defer close(w.ended)
 	buf := make([]byte, maxProbe)
-	for {
+	for frames := uint32(0); ; {
+		empty := true
 		n, from, err := unix.Recvfrom(w.fd, buf, 0)
 		switch {
 		case err == nil:
 			if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
 				w.look(buf[:n], ll)
 			}
-			continue // until it is empty
+			frames++
+			empty = false
 		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.ENETDOWN): // an interface has gone
 		default:
@@ -129,7 +132,10 @@ func (w *watch) read() {
 		}
 		select {
 		case <-w.end:
-			return
+			// On a machine that always sends it is never empty.
+			if empty || frames >= w.until {
+				return
+			}
 		default:
 		}
 	}
@@ -212,9 +218,12 @@ func (w *watch) finish() error {
 		return w.err
 	default:
 	}
+	stats, err := unix.GetsockoptTpacketStats(w.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err == nil {
+		w.until = stats.Packets - stats.Drops // see packet(7)
+	}
 	close(w.end)
 	<-w.ended
-	stats, err := unix.GetsockoptTpacketStats(w.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	switch {
