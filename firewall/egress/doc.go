@@ -33,7 +33,9 @@
 // # What is not cut
 //
 // What reaches out by other means than packets of its own: a socket of the
-// engine or a file that another workload reads. What the kernel had sent already. What
+// engine, a file that another workload reads or, in the host's network namespace,
+// sockets with abstract addresses. What the kernel had sent already, and what
+// waits in a queue of the host's, as on a slow line. What
 // a process with privileges over the rules takes back: in a network namespace
 // CAP_NET_ADMIN does, in the host's CAP_NET_RAW suffices, since nothing that
 // filters packet sockets there knows control groups. What comes by a cable that

@@ -1,11 +1,13 @@
 package egress
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -77,6 +79,67 @@ func FuzzParseLink(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if l, err := parseLink(data); err == nil && l.name == "" {
 			t.Error("an interface without a name")
+		}
+	})
+}
+
+// Whatever address somebody's socket has, it hides no other's.
+func FuzzAbstractNames(f *testing.F) {
+	f.Add("@a", true)
+	f.Add("@a\n0000: 00000002 00000000 00010000 0001 01 1 @relay2", false)
+	f.Add("", true)
+	f.Add("/run/x.sock", false)
+	f.Fuzz(func(t *testing.T, name string, before bool) {
+		const header = "Num       RefCount Protocol Flags    Type St Inode Path\n"
+		line := func(name string) string {
+			return "0000000000000000: 00000002 00000000 00010000 0001 01 4711 " + name + "\n"
+		}
+		text := header + line("@relay") + line(name)
+		if before {
+			text = header + line(name) + line("@relay")
+		}
+		got := abstractNames([]byte(text))
+		if !slices.Contains(got, "@relay") {
+			t.Errorf("%q hides another: %q", name, got)
+		}
+		for _, n := range got {
+			if n[0] != '@' {
+				t.Errorf("%q is no abstract address", n)
+			}
+		}
+	})
+}
+
+// Nothing that the kernel says has the parser fail otherwise than by an error, and what it
+// says of a queue is found.
+func FuzzParseQueue(f *testing.F) {
+	tcm := make([]byte, sizeofTcmsg)
+	binary.NativeEndian.PutUint32(tcm[4:], 7)
+	binary.NativeEndian.PutUint32(tcm[12:], tcRoot)
+	stats := make([]byte, 20)
+	binary.NativeEndian.PutUint32(stats[4:], 4711)
+	inner, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: 1, Data: make([]byte, 12)}, {Type: tcaStatsQueue, Data: stats}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	outer, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: 1, Data: []byte("tbf\x00")}, {Type: tcaStats2, Data: inner}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(append(slices.Clone(tcm), outer...), []byte{})
+	f.Add([]byte{1}, tcm)
+	f.Fuzz(func(t *testing.T, data, rest []byte) {
+		_, _, _ = parseQueue(rest)
+		message := append(slices.Clone(tcm), outer...)
+		if index, n, err := parseQueue(message); index != 7 || n != 4711 || err != nil {
+			t.Errorf("%d %d %v", index, n, err)
+		}
+		binary.NativeEndian.PutUint32(message[12:], 1) // in another queue
+		if _, n, err := parseQueue(message); n != 0 || err != nil {
+			t.Errorf("%d %v", n, err)
+		}
+		if _, n, err := parseQueue(data); err != nil && n != 0 {
+			t.Errorf("%d and %v", n, err)
 		}
 	})
 }

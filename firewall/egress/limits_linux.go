@@ -19,6 +19,11 @@ import (
 func limits(p *plan, frames map[string]error) map[string]string {
 	open := map[string]string{}
 	for _, s := range p.subjects {
+		if s.shared {
+			if why := p.host.abstract(); why != "" {
+				note(open, s.Name, why)
+			}
+		}
 		if s.PID <= 0 && s.Cgroup == "" {
 			continue
 		}

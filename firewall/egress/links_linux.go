@@ -22,11 +22,15 @@ type link struct {
 	loop   bool
 }
 
-// links lists the interfaces of a namespace.
-func (r *room) links(ctx context.Context) ([]link, error) {
-	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{NetNS: int(r.ns.Fd())})
+// route asks for a list by rtnetlink(7).
+func (r *room) route(ctx context.Context, kind netlink.HeaderType, question []byte) (messages []netlink.Message, err error) {
+	var c *netlink.Conn
+	err = r.within(func() (err error) {
+		c, err = netlink.Dial(unix.NETLINK_ROUTE, nil)
+		return err
+	})
 	if err != nil {
-		return nil, fmt.Errorf("interfaces of %s: %w", r, err)
+		return nil, err
 	}
 	defer c.Close() //nolint:errcheck // nothing is written
 	if deadline, ok := ctx.Deadline(); ok {
@@ -34,10 +38,15 @@ func (r *room) links(ctx context.Context) ([]link, error) {
 	}
 	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	messages, err := c.Execute(netlink.Message{
-		Header: netlink.Header{Type: unix.RTM_GETLINK, Flags: netlink.Request | netlink.Dump},
-		Data:   make([]byte, unix.SizeofIfInfomsg),
+	return c.Execute(netlink.Message{
+		Header: netlink.Header{Type: kind, Flags: netlink.Request | netlink.Dump},
+		Data:   question,
 	})
+}
+
+// links lists the interfaces of a namespace.
+func (r *room) links(ctx context.Context) ([]link, error) {
+	messages, err := r.route(ctx, unix.RTM_GETLINK, make([]byte, unix.SizeofIfInfomsg))
 	if err != nil {
 		return nil, fmt.Errorf("interfaces of %s: %w", r, err)
 	}

@@ -15,12 +15,13 @@ import (
 // A plan is what is to be cut, found out beforehand. It is not changed once it
 // is made.
 type plan struct {
-	host  *room
-	names []string // interfaces of the host, whose packets are dropped
-	ports []string // of bridges
-	rooms []*inside
-	group []cgroup // of workloads in the host's namespace
-	open  map[string]string
+	host   *room
+	wiring wiring   // of the host
+	names  []string // interfaces of the host, whose packets are dropped
+	ports  []string // of bridges
+	rooms  []*inside
+	group  []cgroup // of workloads in the host's namespace
+	open   map[string]string
 
 	subjects []subject
 	causes   []error // of what is open
@@ -101,7 +102,7 @@ func (l *Lock) do(ctx context.Context, ask func(context.Context) (*plan, error))
 	l.keep(p)
 	// What is new, and once more what failed, which may not fail now.
 	done, failed = l.cut(ctx, p, done)
-	for _, more := range []map[string]string{p.open, limits(p, done.frames)} {
+	for _, more := range []map[string]string{p.open, limits(p, done.frames), p.queues(ctx)} {
 		for name, why := range more {
 			note(done.open, name, why)
 		}

@@ -102,7 +102,8 @@ func (l *Lock) plan(ctx context.Context, workloads []Workload, listed map[string
 	if err != nil {
 		return nil, err
 	}
-	s := &survey{plan: p, wiring: host, enter: enter}
+	p.wiring = host
+	s := &survey{plan: p, enter: enter}
 	for _, w := range workloads {
 		if w.Name == "" {
 			w.Name = "a workload without a name"
@@ -122,8 +123,7 @@ func (l *Lock) plan(ctx context.Context, workloads []Workload, listed map[string
 // A survey makes a plan.
 type survey struct {
 	*plan
-	wiring wiring
-	enter  func(path string) (*room, error)
+	enter func(path string) (*room, error)
 }
 
 // look adds a workload to the plan, and returns what of it cannot be cut.

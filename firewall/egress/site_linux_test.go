@@ -254,27 +254,13 @@ var workloadNames = []string{"solo", "duo", "inner", "vlan", "hostly"}
 // a name server of its own, so that the engine asks for the containers.
 func newSite(t testing.TB, cfg lab.Config) *site {
 	t.Helper()
-	cfg.DockerdArgs = append(slices.Concat(cfg.DockerdArgs, strings.Fields(*engineArgs)), "--ipv6", "--fixed-cidr-v6=fd00:d0c::/64", "--ip6tables", "--experimental")
+	cfg.DockerdArgs = slices.Concat(cfg.DockerdArgs, strings.Fields(*engineArgs), engineIPv6)
 	s := &site{TB: t, sinks: &sinks{seen: map[string]bool{}}, l: labtest.Start(t, cfg), streams: map[string]*lab.Sink{}}
 	if s.apiVersion() >= 45 {
 		// CVE-2024-29018, mended in Docker 26 and its older patches.
 		s.shut = append(s.shut, "inner: the engine's resolver")
 	}
-	if slices.Contains(cfg.DockerdArgs, nftablesBackend) {
-		s.must(s.l.Host.SetSysctl(t.Context(), "ipv4/ip_forward", "1"))
-		s.must(s.l.Host.SetSysctl(t.Context(), "ipv6/conf/all/forwarding", "1"))
-	}
-	s.must(os.WriteFile(s.l.HostPath("/etc/resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644))
-	s.sh(s.l.Host, "iptables -P FORWARD ACCEPT; ip6tables -P FORWARD ACCEPT")
-	// A bridge then drops nothing for what iptables says.
-	for _, f := range []string{"iptables", "ip6tables"} {
-		s.sh(s.l.Host, "f=/proc/sys/net/bridge/bridge-nf-call-"+f+"; [ ! -e $f ] || echo 0 >$f")
-	}
-	s.listenUDP(s.l.Host, agentDNS, lab.DNS)
-	s.listenTCP(s.l.Host, ":9000")
-	s.listenUDP(s.l.Host, ":9001", s.udp)
-	s.listenTCP(s.l.Internet, ":80")
-	s.listenUDP(s.l.Internet, ":7", s.udp)
+	s.open()
 	s.closers = append(s.closers, s.listenFrames("", s.l.Internet.NetNS()), s.listenFrames(atHost, s.l.Host.NetNS()))
 	t.Cleanup(func() {
 		for _, c := range s.closers {
@@ -318,6 +304,28 @@ func newSite(t testing.TB, cfg lab.Config) *site {
 	}
 	t.Cleanup(func() { s.prober.Close() })
 	return s
+}
+
+// engineIPv6 has the engine serve IPv6.
+var engineIPv6 = []string{"--ipv6", "--fixed-cidr-v6=fd00:d0c::/64", "--ip6tables", "--experimental"}
+
+// open opens the host's ways: it forwards, and asks a name server of its own, so that
+// the engine asks for the containers.
+func (s *site) open() {
+	s.Helper()
+	s.must(s.l.Host.SetSysctl(s.Context(), "ipv4/ip_forward", "1"))
+	s.must(s.l.Host.SetSysctl(s.Context(), "ipv6/conf/all/forwarding", "1"))
+	s.must(os.WriteFile(s.l.HostPath("/etc/resolv.conf"), []byte("nameserver 127.0.0.1\n"), 0o644))
+	s.sh(s.l.Host, "iptables -P FORWARD ACCEPT; ip6tables -P FORWARD ACCEPT")
+	// A bridge then drops nothing for what iptables says.
+	for _, f := range []string{"iptables", "ip6tables"} {
+		s.sh(s.l.Host, "f=/proc/sys/net/bridge/bridge-nf-call-"+f+"; [ ! -e $f ] || echo 0 >$f")
+	}
+	s.listenUDP(s.l.Host, agentDNS, lab.DNS)
+	s.listenTCP(s.l.Host, ":9000")
+	s.listenUDP(s.l.Host, ":9001", s.udp)
+	s.listenTCP(s.l.Internet, ":80")
+	s.listenUDP(s.l.Internet, ":7", s.udp)
 }
 
 // nftablesBackend has an engine since Docker 29 keep its rules in tables of its
