@@ -350,6 +350,8 @@ func (d *Drill) judge(targets []*target) {
 			no("target %s: it is confirmed, though its last way is broken: the variant was not in effect, or the observer lies", t.Name)
 		case !lost && t.State != Confirmed:
 			no("target %s: it is %s", t.Name, t.State)
+		case !lost && d.onlyBroken(t):
+			no("target %s: nothing was tried but what is said to be broken, and it went off: the variant was not in effect", t.Name)
 		}
 	}
 	for _, name := range d.Broken {
@@ -363,6 +365,11 @@ func (d *Drill) judge(targets []*target) {
 		no("it is not in the trail: %s", d.Trail.Error)
 	}
 	d.Passed = len(d.Why) == 0
+}
+
+// onlyBroken reports whether everything that was tried is said to be broken.
+func (d *Drill) onlyBroken(t TargetResult) bool {
+	return len(t.Tried) > 0 && !slices.ContainsFunc(t.Tried, func(a Attempt) bool { return !slices.Contains(d.Broken, a.Actuator) })
 }
 
 // worked reports whether an actuator, an observer or the trail was tried, and

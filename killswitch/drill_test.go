@@ -87,6 +87,13 @@ func TestDrill(t *testing.T) {
 				stop(ts, 1).Fault = killswitchtest.Lies
 			},
 		},
+		"what is broken fails, and has done it": {
+			variant: "docker-hung", broken: []string{"agent.stop"}, why: "nothing was tried but what is said to be broken",
+			change: func(things map[string]*killswitchtest.Thing, ts []killswitch.Target) {
+				a := stop(ts, 0)
+				a.Fault, a.Before = killswitchtest.Waits, func() { things["agent"].Stop() }
+			},
+		},
 		"a lost target that somebody confirms": {
 			variant: "composio-down", broken: []string{"accounts.stop"}, lost: []string{"accounts"}, why: "it is confirmed, though its last way is broken",
 			change: func(things map[string]*killswitchtest.Thing, ts []killswitch.Target) {

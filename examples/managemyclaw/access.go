@@ -112,7 +112,11 @@ func (p *program) composio() (*composio.Client, composio.Secret, fs.FileMode, er
 	if err != nil {
 		return nil, key, 0, usageError("--composio-key-file: " + err.Error())
 	}
-	client, err := composio.New(composio.Config{APIKey: key, BaseURL: p.composioURL})
+	c := composio.Config{APIKey: key, BaseURL: p.composioURL}
+	if p.composioVia != nil {
+		c.Transport = p.composioVia()
+	}
+	client, err := composio.New(c)
 	if err != nil {
 		return nil, key, 0, usageError(err.Error())
 	}

@@ -5,130 +5,177 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"maps"
-	"net"
-	"os"
-	"path/filepath"
-	"slices"
+	"io"
+	"log/slog"
 	"strings"
 	"time"
 
-	"github.com/managemyclaw/hardshell/harden/container/docker"
-	"github.com/managemyclaw/hardshell/harden/container/halt"
+	"github.com/managemyclaw/hardshell/audit/trail"
 	"github.com/managemyclaw/hardshell/killswitch"
 )
-
-const dockerHung = "docker-hung"
-
-// variants are the circumstances that a kill is rehearsed in.
-var variants = map[string]string{
-	killswitch.VariantNormal: "everything works",
-	dockerHung:               "the engine, tried first, does not answer",
-}
 
 // drill is the command of that name: it stops a canary as kill would stop the
 // agent, and keeps what was seen for point 13.
 func (p *program) drill(ctx context.Context, args []string) (int, error) {
 	var (
-		c       canary
-		variant string
-		real    bool
+		c    canary
+		name string
+		real bool
 	)
 	err := p.parse("drill", args, func(fs *flag.FlagSet) {
 		p.switchFlags(fs)
 		c.add(fs)
-		fs.StringVar(&variant, "variant", killswitch.VariantNormal, "circumstances: "+strings.Join(slices.Sorted(maps.Keys(variants)), " or "))
+		fs.StringVar(&name, "variant", killswitch.VariantNormal, variantUsage())
 		fs.BoolVar(&real, "real", false, "stop the agent itself: it stays stopped until it is reset")
 	})
 	switch {
 	case err != nil:
 		return exitUsage, err
+	case p.format != "text" && p.format != "json":
+		return exitUsage, usageError("what was seen of a drill is text or json, not " + p.format)
 	case (c.container == "") != real:
 		return exitUsage, usageError("say what is stopped: a container that stands for the agent's, with --canary, or the agent itself, with --real")
-	case variants[variant] == "":
-		return exitUsage, usageError("there is no such variant: " + variant)
-	case real && variant != killswitch.VariantNormal:
+	case real && name != killswitch.VariantNormal:
 		return exitUsage, usageError("what is real is drilled as it is: leave --variant out")
+	case real:
+		return p.drillReal(ctx)
 	}
+	chosen, err := p.chosen(name, c)
+	if err != nil {
+		return exitUsage, err
+	}
+	agent, err := p.agentName()
+	if err != nil {
+		return exitUsage, err
+	}
+	if err := p.standsFor(ctx, agent, c); err != nil {
+		return exitFail, err
+	}
+	return p.drillAll(ctx, agent, c, chosen)
+}
+
+// drillReal stops the agent.
+func (p *program) drillReal(ctx context.Context) (int, error) {
 	s, err := p.openSwitch()
 	if err != nil {
 		return exitUsage, err
 	}
 	defer s.close()
-	r := killswitch.Rehearsal{Variant: variant, Real: real}
-	if !real {
-		stand, err := p.canary(c, variant, &r)
-		if err != nil {
-			return exitUsage, err
+	drill, err := s.Drill(killswitch.WithRequester(ctx, p.operator()), killswitch.Rehearsal{Variant: killswitch.VariantNormal, Real: true})
+	return p.shown(drill, err)
+}
+
+// drillAll drills one variant after the other. What is there of the canary is
+// used up by the first that stops it for good, and left out of the others.
+func (p *program) drillAll(ctx context.Context, agent string, c canary, chosen []*variant) (int, error) {
+	code, drills := exitPass, []*killswitch.Drill{}
+	var errs []error
+	for i, v := range chosen {
+		if err := ctx.Err(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: not drilled: %w", v.name, err))
+			code = exitFail
+			break
 		}
-		defer stand.close()
+		with := c
+		if len(chosen) > 1 && !v.accounts {
+			with.user = ""
+		}
+		d, err := p.rehearse(ctx, agent, with, v, i > 0)
+		if d != nil && p.format == "json" && len(chosen) > 1 {
+			drills = append(drills, d)
+			if !d.Passed {
+				code = exitFail
+			}
+			errs = append(errs, beyond(d, err))
+			continue
+		}
+		if i > 0 && p.format == "text" {
+			fmt.Fprintln(p.stdout)
+		}
+		one, err := p.shown(d, err)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", v.name, err)
+		}
+		code, errs = max(code, one), append(errs, err)
 	}
-	drill, err := s.Drill(killswitch.WithRequester(ctx, p.operator()), r)
-	if drill == nil {
-		return exitUsage, err
+	if p.format == "json" && len(chosen) > 1 {
+		errs = append(errs, p.writeJSON(drills))
 	}
-	if lost := p.writeDrill(drill); lost != nil {
-		return exitFail, errors.Join(err, lost)
-	}
-	if !drill.Passed {
-		return exitFail, nil // and why not is shown
-	}
+	err := errors.Join(errs...)
 	if err != nil {
+		code = exitFail
+	}
+	return code, err
+}
+
+// beyond returns what went wrong beside that a drill has not passed, which is
+// shown.
+func beyond(d *killswitch.Drill, err error) error {
+	if !d.Passed && !errors.Is(err, killswitch.ErrNotDurable) {
+		return nil
+	}
+	return err
+}
+
+// shown shows a drill, and returns what the program exits with.
+func (p *program) shown(d *killswitch.Drill, err error) (int, error) {
+	if d == nil {
+		return exitFail, err
+	}
+	err = errors.Join(beyond(d, err), p.writeDrill(d))
+	if !d.Passed || err != nil {
 		return exitFail, err
 	}
 	return exitPass, nil
 }
 
-// A canary is what stands for the agent.
-type canary struct{ container, user, agent, token string }
-
-func (c *canary) add(fs *flag.FlagSet) {
-	fs.StringVar(&c.container, "canary", "", "`NAME` of a running container that is stopped in place of the agent's; best on a network\nof its own, since who shares its bridge is cut off with it meanwhile")
-	fs.StringVar(&c.user, "canary-user", "", "`USER` at Composio whose accounts are revoked in place of all")
-	fs.StringVar(&c.agent, "canary-agent", "", "`NAME` of an agent in the policy whom the gateway denies in place of the agent")
-	fs.StringVar(&c.token, "canary-token-file", "", "`FILE` with a token of that agent's")
+// rehearse drills a variant on a canary, which it starts if it is told to and
+// the one before has stopped it.
+func (p *program) rehearse(ctx context.Context, agent string, c canary, v *variant, start bool) (*killswitch.Drill, error) {
+	if start {
+		if err := p.startCanary(ctx, c); err != nil {
+			return nil, fmt.Errorf("start the canary again: %w", err)
+		}
+	}
+	s, err := p.newRehearsal(ctx, agent, c, v)
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	return s.perform(ctx)
 }
 
-// canary has a rehearsal stop what stands for the agent.
-func (p *program) canary(c canary, variant string, r *killswitch.Rehearsal) (*killSwitch, error) {
-	s := &killSwitch{}
-	engine := p.engine
-	if variant == dockerHung {
-		var err error
-		if engine, err = s.hungEngine(); err != nil {
-			return nil, err
-		}
+// perform stops the canary.
+func (s *rehearsal) perform(ctx context.Context) (*killswitch.Drill, error) {
+	log := slog.New(slog.NewTextHandler(s.stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	key, err := s.switchKey()
+	if err != nil {
+		log.Warn("what was seen is not signed", "err", err)
 	}
-	r.Targets = s.containers(p, []string{c.container}, engine)
-	for i := range r.Targets {
-		first := r.Targets[i].Ladder[0].Actuators
-		if keep, ok := first[0].(*halt.KeepDown); ok {
-			policy, err := p.restartPolicy(c.container)
-			if err != nil {
-				return nil, err
-			}
-			first[0] = &spared{keep, p, c.container, policy}
-		}
+	sw, err := killswitch.New(killswitch.Config{Agent: s.agent, Dir: s.stateDir, Targets: s.Targets, Trail: s.recorder, Key: key, Logger: log})
+	if err != nil {
+		return nil, usageError(err.Error())
 	}
-	if c.user != "" {
-		t, err := p.composioTarget([]string{c.user})
-		if err != nil || t == nil {
-			return nil, errors.Join(usageError("--canary-user: give also --composio-key-file"), err)
-		}
-		r.Targets = append(r.Targets, *t)
+	d, err := sw.Drill(killswitch.WithRequester(ctx, s.operator()), s.Rehearsal)
+	if d != nil && s.unrecorded {
+		err = errors.Join(err, s.trail().Record(context.WithoutCancel(ctx), afterwards(d)))
 	}
-	if c.agent != "" {
-		t, err := p.gatewayTarget(c.agent, c.token)
-		if err != nil || t == nil {
-			return nil, errors.Join(usageError("--canary-agent: give also --canary-token-file and --gateway-url"), err)
-		}
-		t.Ladder[0].Actuators[0] = &brief{t.Ladder[0].Actuators[0].(*denial)}
-		r.Targets = append(r.Targets, *t)
+	return d, err
+}
+
+// afterwards is what the trail is told of a drill that it was kept from.
+func afterwards(d *killswitch.Drill) trail.Event {
+	e := trail.Event{
+		Kind: trail.KindDrill, Time: time.Now(), Actor: d.By, Agent: d.Agent, Subject: "agent/" + d.Agent,
+		ID: d.Variant, Outcome: trail.OutcomeOK, Message: "drill: " + d.Variant + ", in which nothing was recorded",
 	}
-	if variant == dockerHung {
-		engineFirst(r)
+	if e.Actor == "" {
+		e.Actor = "hardshell"
 	}
-	return s, nil
+	if !d.Passed {
+		e.Outcome = trail.OutcomeError
+	}
+	return e
 }
 
 func (p *program) writeDrill(d *killswitch.Drill) error {
@@ -141,10 +188,20 @@ func (p *program) writeDrill(d *killswitch.Drill) error {
 	if d.Real {
 		what = "the agent"
 	}
-	wrap(&b, width, "Drill ", fmt.Sprintf("%s of %s, %s: %s", d.Variant, what, d.Time.UTC().Format(time.RFC3339), variants[d.Variant]))
+	v := variantOf(d.Variant)
+	wrap(&b, width, "Drill ", fmt.Sprintf("%s of %s, %s: %s", d.Variant, what, d.Time.UTC().Format(time.RFC3339), v.what))
+	wrap(&b, width, "Passed would mean: ", v.passes)
 	b.WriteByte('\n')
 	for _, t := range d.Targets {
 		writeTarget(&b, width, t)
+	}
+	for _, name := range d.Broken {
+		if why := brokenBy(d, name); why != "" {
+			wrap(&b, width, "• broken, as it has to be: ", name+": "+why)
+		}
+	}
+	for _, name := range d.Lost {
+		wrap(&b, width, "• not to be confirmed here: ", name)
 	}
 	for _, why := range d.Why {
 		wrap(&b, width, "✗ ", why)
@@ -157,113 +214,30 @@ func (p *program) writeDrill(d *killswitch.Drill) error {
 	} else {
 		fmt.Fprintln(&b, "\n▸ NOT PASSED.")
 	}
-	_, err := fmt.Fprint(p.stdout, b.String())
+	_, err := io.WriteString(p.stdout, b.String())
 	return err
 }
 
-func (p *program) restartPolicy(name string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), p.timeout)
-	defer cancel()
-	found, err := p.engine.Containers(ctx, name)
-	if err != nil {
-		return "", err
+// brokenBy returns what came of something that was broken.
+func brokenBy(d *killswitch.Drill, name string) string {
+	if name == trailName {
+		return d.Trail.Error
 	}
-	return found[0].RestartPolicy, nil
-}
-
-// spared is what switches a canary's restart policy off for as long as the drill
-// takes. To have it back starts nothing.
-type spared struct {
-	*halt.KeepDown
-
-	p         *program
-	container string
-	policy    string
-}
-
-// Release implements [killswitch.Releaser].
-func (s *spared) Release(ctx context.Context) error {
-	if s.policy == "" || s.policy == "no" {
-		return nil
-	}
-	return s.p.engine.SetRestartPolicy(ctx, s.container, s.policy)
-}
-
-// engineFirst has a rehearsal try the ways of the engine, which hangs, before
-// those of the kernel. It leaves out what only the engine can do.
-func engineFirst(r *killswitch.Rehearsal) {
-	const patience = 200 * time.Millisecond
-	var targets []killswitch.Target
-	for _, t := range r.Targets {
-		if len(t.Ladder) < 2 {
-			targets = append(targets, t)
-			continue
+	for _, t := range d.Targets {
+		for _, a := range t.Tried {
+			switch {
+			case a.Actuator != name:
+			case a.Error != "":
+				return a.Error
+			case a.Returned == 0:
+				return "it has not returned"
+			}
 		}
-		if t.Name == restartsTarget {
-			continue // for a canary in this variant has no policy
-		}
-		engine := t.Ladder[1]
-		engine.Patience = patience
-		t.Ladder = []killswitch.Rung{engine, t.Ladder[0]}
-		targets = append(targets, t)
-		r.Broken = append(r.Broken, engine.Actuators[0].Name())
-	}
-	r.Targets = targets
-}
-
-// hungEngine is an engine that one can connect to, and that says nothing.
-func (s *killSwitch) hungEngine() (*docker.Engine, error) {
-	dir, err := os.MkdirTemp("", "hardshell-drill-")
-	if err != nil {
-		return nil, err
-	}
-	socket := filepath.Join(dir, "hung.sock")
-	ln, err := net.Listen("unix", socket)
-	if err != nil {
-		return nil, errors.Join(err, os.Remove(dir))
-	}
-	s.cleanup = func() {
-		ln.Close()
-		os.Remove(dir)
-	}
-	return docker.Open("unix://" + socket)
-}
-
-// brief is the denial of a canary, which is over when the drill is.
-type brief struct{ *denial }
-
-// Release implements [killswitch.Releaser]. The second secret of a canary is no
-// secret: it is in the state directory.
-func (b *brief) Release(ctx context.Context) error {
-	state, err := b.fence.State(b.agent)
-	if err != nil || !state.Engaged() {
-		return err
-	}
-	name := filepath.Join(b.p.stateDir, "canary.secret")
-	if !killswitch.HasResetSecret(b.p.stateDir, b.agent) {
-		secret := killswitch.GenerateResetSecret()
-		if err := writeAtomic(name, secret+"\n", 0o600); err != nil {
-			return err
-		}
-		if err := killswitch.SetResetSecret(b.p.stateDir, b.agent, secret); err != nil {
-			return err
+		for _, o := range t.Observers {
+			if o.Observer == name && o.Error != "" {
+				return o.Error
+			}
 		}
 	}
-	secret, _, err := readSecret(name)
-	if err != nil {
-		return err
-	}
-	s, err := killswitch.New(killswitch.Config{Agent: b.agent, Dir: b.p.stateDir, Trail: b.p.trail(), Targets: []killswitch.Target{{
-		Name: "canary", Ladder: []killswitch.Rung{one(b.denial)}, Observers: []killswitch.Observer{harmless{}},
-	}}})
-	if err != nil {
-		return err
-	}
-	return s.Reset(ctx, state.Epoch, secret.Reveal())
+	return ""
 }
-
-// harmless is what there is to see of an agent that is only a name.
-type harmless struct{}
-
-func (harmless) Name() string                                         { return "canary.name" }
-func (harmless) Remaining(context.Context) (map[string]string, error) { return nil, nil } //nolint:nilnil // there is none

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net/http"
 	"net/netip"
 	"os"
 	"path"
@@ -60,6 +61,8 @@ type program struct {
 	dataRoot                   string
 	openclawURL, openclawToken string
 	netns                      string // the host's, where that is not the program's own
+
+	composioVia func() http.RoundTripper // of a drill; nil means the client's own way
 }
 
 const defaultStateDir = "/var/lib/hardshell"

@@ -11,7 +11,7 @@
 //	managemyclaw standby [--listen ADDRESS --operators FILE] [--lease TIME]
 //	managemyclaw kill [--reason TEXT]
 //	managemyclaw fire --url URL --switch NAME --agent NAME --key FILE
-//	managemyclaw drill --canary CONTAINER
+//	managemyclaw drill --canary CONTAINER [--variant NAME|all]
 //	managemyclaw status
 //	managemyclaw reset --epoch NUMBER
 //	managemyclaw trail verify|pin|tail|export|prove
@@ -127,6 +127,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 			return exitFail
 		}
 		return exitPass
+	case refusedCommand:
+		code, err = p.cutRefused(ctx)
 	case "status":
 		code, err = p.status(ctx, args[1:])
 	case "reset":

@@ -102,8 +102,6 @@ type killSwitch struct {
 	// What the observers have of their own, and which asks no engine.
 	witness *halt.Tracker
 	prober  *egress.Prober
-
-	cleanup func() // of a drill
 }
 
 // killSwitch returns the switch that the flags describe. What cannot be had for
@@ -167,12 +165,12 @@ func (s *killSwitch) containers(p *program, names []string, engine halt.Engine) 
 	s.keep = &halt.KeepDown{Tracker: s.tracker, Host: local, StateFile: p.formerFile()}
 	return []killswitch.Target{
 		{
-			Name:      "egress",
+			Name:      egressTarget,
 			Ladder:    []killswitch.Rung{one(s.lock), rung(halt.StepDisconnect)},
 			Observers: []killswitch.Observer{s.prober},
 		},
 		{
-			Name:      "frozen",
+			Name:      frozenTarget,
 			Ladder:    []killswitch.Rung{one(&halt.Freeze{Tracker: s.tracker}), rung(halt.StepPause)},
 			Observers: []killswitch.Observer{&halt.Frozen{Agent: agent, DataRoot: root}},
 		},
@@ -214,8 +212,11 @@ func (p *program) engineRoot() string {
 
 // Targets that others ask for by name.
 const (
+	egressTarget    = "egress"
+	frozenTarget    = "frozen"
 	processesTarget = "processes"
 	restartsTarget  = "restarts"
+	composioTarget  = "composio"
 )
 
 // softStop is what has OpenClaw itself end what it does, so that it does not take
@@ -330,7 +331,7 @@ func (p *program) composioTarget(users []string) (*killswitch.Target, error) {
 		return nil, err
 	}
 	return &killswitch.Target{
-		Name:      "composio",
+		Name:      composioTarget,
 		Ladder:    []killswitch.Rung{one(&composio.Revoker{Client: client, UserIDs: users, EnableInactive: true})},
 		Observers: []killswitch.Observer{&accounts{&composio.Revoker{Client: witness, UserIDs: users}}},
 		Timeout:   revokeTime,
@@ -390,7 +391,4 @@ func (s *killSwitch) close() {
 	s.tracker.Close()
 	s.written.Close()
 	s.witness.Close()
-	if s.cleanup != nil {
-		s.cleanup()
-	}
 }

@@ -84,6 +84,20 @@ func (e *Engine) Disconnect(ctx context.Context, id, network string) error {
 	}))
 }
 
+// Connect puts a container on a network, under no other names than its own. One
+// that is on it is left as it is.
+func (e *Engine) Connect(ctx context.Context, id, network string) error {
+	return e.unless(ctx, id, func(r *api.InspectResponse) bool {
+		if r.NetworkSettings == nil {
+			return false
+		}
+		_, on := r.NetworkSettings.Networks[network]
+		return on
+	}, act(ctx, e, fmt.Sprintf("connect container %q to network %q", id, network), func(ctx context.Context) error {
+		return e.cli.NetworkConnect(ctx, network, id, nil)
+	}))
+}
+
 // unless returns err, unless the container is already as it should be: engines
 // answer that with errors that only a text tells apart.
 func (e *Engine) unless(ctx context.Context, id string, already func(*api.InspectResponse) bool, err error) error {
