@@ -32,17 +32,17 @@ func (r *room) abstract() (why string) {
 }
 
 // abstractNames are the addresses in /proc/net/unix that can be sent to, see
-// proc(5): listeners, and what takes datagrams. An address can hold anything, be it
+// proc(5): listeners, and what takes datagrams from anybody. An address can hold anything, be it
 // what looks like other lines: it then says too much, and never too little.
 func abstractNames(data []byte) (names []string) {
 	const (
-		flags, kind, path = 3, 4, 7 // fields
-		listening         = "00010000"
-		datagrams         = "0002"
+		flags, kind, state, path = 3, 4, 5, 7 // fields
+		listening                = "00010000"
+		datagrams, unconnected   = "0002", "01"
 	)
 	for line := range strings.Lines(string(data)) {
 		fields := strings.Fields(line)
-		if len(fields) > path && strings.HasPrefix(fields[path], "@") && (fields[flags] == listening || fields[kind] == datagrams) {
+		if len(fields) > path && strings.HasPrefix(fields[path], "@") && (fields[flags] == listening || fields[kind] == datagrams && fields[state] == unconnected) {
 			names = append(names, fields[path])
 		}
 	}

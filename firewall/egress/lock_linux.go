@@ -238,7 +238,9 @@ func (l *Lock) cut(ctx context.Context, p *plan, done cut) (cut, error) {
 	}
 	for _, r := range p.rooms {
 		if closed, ok := done.rooms[r.room]; ok && subset(r.devices, closed) {
+			mu.Lock()
 			c.rooms[r.room] = closed
+			mu.Unlock()
 			continue
 		}
 		g.run(ctx, func() error {

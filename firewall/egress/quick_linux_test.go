@@ -95,8 +95,8 @@ func TestProberDoesNotWaitForTheDead(t *testing.T) {
 	shared := Workload{Name: "shared", HostNetwork: true, Cgroup: group}
 	p := &Prober{Source: sourceOf(own, shared), NetNS: h.l.Host.NetNS(), Window: time.Minute, Helper: []string{os.Args[0], helperCommand}}
 	defer p.Close()
-	for after, pid := range map[time.Duration]int{200: own.PID, 400: cmd.Process.Pid} {
-		time.AfterFunc(after*time.Millisecond, func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	for pid, after := range map[int]time.Duration{own.PID: 200 * time.Millisecond, cmd.Process.Pid: 400 * time.Millisecond} {
+		time.AfterFunc(after, func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
