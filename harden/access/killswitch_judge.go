@@ -132,7 +132,9 @@ func judgeDrilled(_ context.Context, r SwitchReview) (harden.Verdict, error) {
 		})
 	}
 	var passed []harden.Evidence
-	for _, variant := range append([]string{killswitch.VariantNormal}, r.Switch.Variants...) {
+	required := append([]string{killswitch.VariantNormal}, r.Switch.Variants...)
+	others := r.drilledBeside(required)
+	for _, variant := range slices.Concat(required, others) {
 		d := r.last(variant)
 		if d == nil {
 			message := fmt.Sprintf("the switch was never drilled (variant %s)", printableText(variant))
@@ -145,8 +147,9 @@ func judgeDrilled(_ context.Context, r SwitchReview) (harden.Verdict, error) {
 		before := len(v)
 		age := r.Now.Sub(d.Time)
 		what := fmt.Sprintf("the last drill (variant %s, %s)", printableText(variant), d.Time.UTC().Format(time.RFC3339))
+		old := age > r.Switch.MaxDrill
 		switch {
-		case age > r.Switch.MaxDrill:
+		case old && slices.Contains(required, variant):
 			fail("old", fmt.Sprintf("%s is %v old", what, age.Round(time.Hour)), age.Round(time.Minute).String())
 		case age < -time.Minute:
 			fail("old", what+" is in the future: look at the clock", age.Round(time.Second).String())
@@ -164,11 +167,28 @@ func judgeDrilled(_ context.Context, r SwitchReview) (harden.Verdict, error) {
 		if len(d.Left) > 0 {
 			fail("left", what+" has left something behind: "+printableText(some(d.Left)), "not released")
 		}
-		if len(v) == before {
-			passed = append(passed, at(harden.LevelProbed, source, r.summary(d, age), "every target seen on before, and off after"))
+		if len(v) == before && !old {
+			observed := r.summary(d, age)
+			if len(required)+len(others) == 1 {
+				observed += "; never with anything broken"
+			}
+			passed = append(passed, at(harden.LevelProbed, source, observed, "every target seen on before, and off after"))
 		}
 	}
 	return v.verdict(r.DrillsErr, passed...)
+}
+
+// drilledBeside returns the other variants that were drilled. Nobody asks for
+// them; but what did not work the last time that it was tried does not work.
+func (r *SwitchReview) drilledBeside(required []string) []string {
+	var others []string
+	for _, d := range r.Drills {
+		if !slices.Contains(required, d.Variant) && !slices.Contains(others, d.Variant) {
+			others = append(others, d.Variant)
+		}
+	}
+	slices.Sort(others)
+	return others
 }
 
 // last returns the last drill of a variant.
@@ -195,7 +215,9 @@ func (r *SwitchReview) summary(d *killswitch.Drill, age time.Duration) string {
 
 // unproven returns what a drill that is said to have passed does not show:
 // that everything that is armed was on, was stopped by what would stop it, and
-// was seen to be off by what would see it.
+// was seen to be off by what would see it. Where something was broken, targets
+// may be missing that have nothing to do with it, or cannot be stopped then; but
+// what was broken must not have worked.
 func (r *SwitchReview) unproven(d *killswitch.Drill) []string {
 	var why []string
 	no := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
@@ -245,15 +267,22 @@ func (r *SwitchReview) unproven(d *killswitch.Drill) []string {
 	if len(d.Lost) > 0 && len(d.Lost) >= len(d.Targets) {
 		no("every target was given up beforehand")
 	}
+	if d.Variant != killswitch.VariantNormal {
+		why = append(why, notBroken(d)...)
+	}
 	if r.Armed == nil {
 		return why // what is armed is another check's to say
 	}
+	part := 0
 	for _, armed := range r.Armed.Targets {
 		t := byName(d.Targets, armed.Name)
 		if t == nil {
-			no("target %s was not part of it", armed.Name)
+			if d.Variant == killswitch.VariantNormal {
+				no("target %s was not part of it", armed.Name)
+			}
 			continue
 		}
+		part++
 		if slices.Contains(d.Lost, armed.Name) {
 			continue
 		}
@@ -266,6 +295,38 @@ func (r *SwitchReview) unproven(d *killswitch.Drill) []string {
 			return slices.ContainsFunc(armed.Actuators, func(b killswitch.ArmedActuator) bool { return a.Actuator == b.Name })
 		}) {
 			no("target %s: nothing that is armed was tried", armed.Name)
+		}
+	}
+	if part == 0 && len(r.Armed.Targets) > 0 {
+		no("nothing that is armed was part of it")
+	}
+	return why
+}
+
+// notBroken returns what shows that the circumstances of a drill were not those
+// that it says.
+func notBroken(d *killswitch.Drill) []string {
+	var why []string
+	no := func(format string, args ...any) { why = append(why, fmt.Sprintf(format, args...)) }
+	if len(d.Broken) == 0 {
+		no("nothing was broken")
+	}
+	if slices.Contains(d.Broken, "trail") && d.Trail.Recorded {
+		no("the trail is said to be broken, and has recorded it")
+	}
+	for _, t := range d.Targets {
+		if t.State == killswitch.Confirmed && slices.Contains(d.Lost, t.Name) {
+			no("target %s is confirmed, though its last way is said to be broken", t.Name)
+		}
+		for _, a := range t.Tried {
+			if slices.Contains(d.Broken, a.Actuator) && a.Returned > 0 && a.Error == "" && !a.Abandoned {
+				no("target %s: %s is said to be broken, and worked", t.Name, a.Actuator)
+			}
+		}
+		for _, o := range t.Observers {
+			if slices.Contains(d.Broken, o.Observer) && o.Looks > 0 && o.Error == "" {
+				no("target %s: %s is said to be broken, and worked", t.Name, o.Observer)
+			}
 		}
 	}
 	return why

@@ -58,6 +58,18 @@ func thingTargets(names ...string) []killswitch.Target {
 	return all
 }
 
+// hung drills targets, of which the first has a way that hangs, and then one that
+// serves, unless it fails too.
+func (s *switched) hung(fault killswitchtest.Fault, names ...string) {
+	targets := thingTargets(names...)
+	t := &targets[0]
+	stop := t.Ladder[0].Actuators[0].(*killswitchtest.Actuator)
+	stop.Fault = fault
+	broken := &killswitchtest.Actuator{Called: "engine.stop", Thing: stop.Thing, Fault: killswitchtest.Fails}
+	t.Ladder, t.Timeout = append([]killswitch.Rung{{Actuators: []killswitch.Actuator{broken}}}, t.Ladder...), 2*time.Second
+	s.drill(killswitch.Rehearsal{Variant: "docker-hung", Targets: targets, Broken: []string{broken.Called}})
+}
+
 // prepared is the state of a switch that is armed and drilled, made once.
 var prepared = sync.OnceValues(func() (*switched, error) {
 	dir, err := os.MkdirTemp("", "switch")
@@ -336,6 +348,47 @@ func TestKillSwitch(t *testing.T) {
 		"a variant that was never tried": {
 			config: func(k *access.KillSwitch) { k.Variants = []string{"docker-hung"} }, check: "access.kill_drilled", want: fail, finding: "access.kill_drilled.never", says: "docker-hung",
 		},
+		"a variant that was asked for": {
+			change: func(s *switched) { s.hung("", "container", "egress") },
+			config: func(k *access.KillSwitch) { k.Variants = []string{"docker-hung"} }, check: "access.kill_drilled", want: pass,
+		},
+		"a variant that has nothing to do with a target": {
+			change: func(s *switched) { s.hung("", "egress") },
+			config: func(k *access.KillSwitch) { k.Variants = []string{"docker-hung"} }, check: "access.kill_drilled", want: pass,
+		},
+		"a variant of what is not armed": {
+			change: func(s *switched) { s.hung("", "other") },
+			config: func(k *access.KillSwitch) { k.Variants = []string{"docker-hung"} }, check: "access.kill_drilled", want: fail, finding: "access.kill_drilled.unproven", says: "nothing that is armed",
+		},
+		"a variant that failed, and nobody asks for": {change: func(s *switched) { s.hung(killswitchtest.Lies, "egress") }, check: "access.kill_drilled", want: fail, finding: "access.kill_drilled.failed", says: "docker-hung"},
+		"a variant that failed, and then passed": {change: func(s *switched) {
+			s.hung(killswitchtest.Lies, "egress")
+			s.hung("", "egress")
+		}, check: "access.kill_drilled", want: pass},
+		"a variant long ago, that nobody asks for": {change: func(s *switched) {
+			s.hung("", "egress")
+			rewrite(s, drillFiles, func(d *drill) { d.Time = d.Time.Add(-5 * week) })
+		}, check: "access.kill_drilled", want: pass},
+		"a variant in which what was broken has worked": {change: func(s *switched) {
+			s.hung("", "egress")
+			rewrite(s, drillFiles, func(d *drill) { d.Targets[0].Tried[0].Error = "" })
+		}, check: "access.kill_drilled", want: fail, finding: "access.kill_drilled.unproven", says: "engine.stop is said to be broken, and worked"},
+		"a variant in which nothing was broken": {change: func(s *switched) {
+			s.hung("", "egress")
+			rewrite(s, drillFiles, func(d *drill) { d.Broken = nil })
+		}, check: "access.kill_drilled", want: fail, finding: "access.kill_drilled.unproven", says: "nothing was broken"},
+		"a variant in which who was blind has seen": {change: func(s *switched) {
+			s.hung("", "egress")
+			rewrite(s, drillFiles, func(d *drill) { d.Broken = append(d.Broken, d.Targets[0].Observers[0].Observer) })
+		}, check: "access.kill_drilled", want: fail, finding: "access.kill_drilled.unproven", says: "egress.look is said to be broken, and worked"},
+		"a variant in which what was lost is confirmed": {change: func(s *switched) {
+			s.hung("", "egress", "container")
+			rewrite(s, drillFiles, func(d *drill) { d.Lost = []string{d.Targets[0].Name} })
+		}, check: "access.kill_drilled", want: fail, finding: "access.kill_drilled.unproven", says: "its last way is said to be broken"},
+		"a variant in which a trail that was down has recorded": {change: func(s *switched) {
+			s.hung("", "egress")
+			rewrite(s, drillFiles, func(d *drill) { d.Broken = append(d.Broken, "trail") })
+		}, check: "access.kill_drilled", want: fail, finding: "access.kill_drilled.unproven", says: "the trail is said to be broken"},
 		"drills cannot be read":  {machine: func(m *hosttest.Machine) { m.Deny(switchDir + "/drills") }, check: "access.kill_drilled", want: unknown},
 		"a drill, and no key":    {config: func(k *access.KillSwitch) { k.Key = killswitch.PublicKey{} }, check: "access.kill_drilled", want: unknown},
 		"not armed, but drilled": {machine: remove("/armed/openclaw.json"), check: "access.kill_drilled", want: pass},
