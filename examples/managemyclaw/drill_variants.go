@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,18 +63,61 @@ var variants = []*variant{
 	},
 }
 
+// variantOf returns the variant of a name, or of several, which are joined by
+// commas or, in what was written down, by dots; nil if there is none.
 func variantOf(name string) *variant {
+	names := strings.FieldsFunc(name, func(r rune) bool { return r == ',' || r == '.' })
+	var parts []*variant
 	for _, v := range variants {
-		if v.name == name {
-			return v
+		if slices.Contains(names, v.name) {
+			parts = append(parts, v)
 		}
 	}
-	return nil
+	switch {
+	case len(parts) != len(names) || len(names) == 0:
+		return nil
+	case len(parts) == 1:
+		return parts[0]
+	case slices.ContainsFunc(parts, func(v *variant) bool { return v.name == killswitch.VariantNormal }):
+		return nil // in which nothing is broken
+	}
+	return together(parts)
+}
+
+// together is several variants at once.
+func together(parts []*variant) *variant {
+	all := &variant{
+		before: func(s *rehearsal, ctx context.Context) error {
+			for _, v := range parts {
+				if v.before == nil {
+					continue
+				}
+				if err := v.before(s, ctx); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		after: func(s *rehearsal) {
+			for _, v := range parts {
+				if v.after != nil {
+					v.after(s)
+				}
+			}
+		},
+	}
+	var names, whats, passes []string
+	for _, v := range parts {
+		names, whats, passes = append(names, v.name), append(whats, v.what), append(passes, v.passes)
+		all.accounts = all.accounts || v.accounts
+	}
+	all.name, all.what, all.passes = strings.Join(names, "."), strings.Join(whats, "; and "), strings.Join(passes, "; and ")
+	return all
 }
 
 func variantUsage() string {
 	var b strings.Builder
-	b.WriteString("`NAME` of the circumstances:")
+	b.WriteString("`NAME` of the circumstances, or several that are so at once, with commas:")
 	for _, v := range variants {
 		fmt.Fprintf(&b, "\n  %-14s %s", v.name, v.what)
 	}
@@ -100,8 +144,8 @@ func (p *program) chosen(name string, c canary) ([]*variant, error) {
 	switch {
 	case v == nil:
 		return nil, usageError("there is no such variant: " + name)
-	case v.name == "composio-down" && c.user == "":
-		return nil, usageError("--variant composio-down: give --canary-user, whose accounts cannot be revoked then")
+	case v.accounts && v.name != killswitch.VariantNormal && c.user == "":
+		return nil, usageError("--variant " + name + ": give --canary-user, whose accounts cannot be revoked then")
 	}
 	return []*variant{v}, nil
 }
@@ -293,7 +337,7 @@ func (s *rehearsal) nftRefused(ctx context.Context) error {
 func (s *rehearsal) cutWithout() {
 	r := &refusal{netns: s.netns}
 	s.cutter.do = func(ctx context.Context) error {
-		all, err := workloads(s.gear.tracker)(ctx)
+		all, err := workloads(s.gear.written)(ctx)
 		return errors.Join(err, r.cut(ctx, all))
 	}
 	for i := range s.Targets {
