@@ -177,6 +177,9 @@ func (s *stepped) look(tid int) (string, error) {
 		if err != nil || strings.HasPrefix(file, "pipe:") || strings.HasPrefix(file, "anon_inode:") || file == "/dev/null" {
 			return "", nil // the process's own affair, or that of a child that looks
 		}
+		if request := request.FindStringSubmatch(s.text(tid, info.args[1])); name == "write" && request != nil {
+			return "ask " + s.name(request[1]+" "+request[3]), nil
+		}
 		return name + " " + s.name(file), nil
 	case syscall.SYS_OPENAT:
 		if info.args[2]&(syscall.O_CREAT|syscall.O_TRUNC) == 0 {
@@ -197,6 +200,7 @@ func (s *stepped) look(tid int) (string, error) {
 
 var (
 	random  = regexp.MustCompile(`[0-9a-f]{32,}|(tmp-|lib|\.)[0-9]{5,}|\[[0-9]+\]`)
+	request = regexp.MustCompile(`^(GET|POST|DELETE) (/v[0-9.]+)?(/[^ ?]*)`)
 	process = regexp.MustCompile(`/[0-9]+/`)
 )
 
@@ -217,10 +221,8 @@ func (s *stepped) text(tid int, at uint64) string {
 	defer f.Close()
 	buf := make([]byte, 4096)
 	n, _ := f.ReadAt(buf, int64(at)) // less if a page is not there
-	if end := bytes.IndexByte(buf[:n], 0); end >= 0 {
-		return string(buf[:end])
-	}
-	return "?"
+	text, _, _ := bytes.Cut(buf[:n], []byte{0})
+	return string(text)
 }
 
 // command is the program in a process of its own on the lab's host.

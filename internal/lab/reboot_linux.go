@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // PowerOff ends the lab's host as a loss of power does: all processes of the
@@ -24,8 +25,8 @@ func (l *Lab) PowerOff(ctx context.Context) error {
 	l.cgroup.Close()
 	l.etc.Close()
 	l.Host.close()
-	// The other end goes with the namespace, but not at once.
-	if err := l.sw.ip(ctx, []string{"link del port0"}); err != nil {
+	// The other end of its cable goes with the namespace, but not at once.
+	if err := l.sw.ip(ctx, []string{"link del port0"}); err != nil && !strings.Contains(err.Error(), "Cannot find device") {
 		return fmt.Errorf("lab: power off: %w", err)
 	}
 	for _, name := range []string{"etc", "run"} {
