@@ -67,12 +67,21 @@ func (h hierarchy) groupOf(id string, entries []procfs.CgroupEntry) string {
 		if h.v2 && e.Hierarchy != 0 || !h.v2 && !slices.Contains(e.Controllers, "freezer") {
 			continue
 		}
-		var at strings.Builder
-		for part := range strings.SplitSeq(strings.TrimPrefix(path.Clean(e.Path), "/"), "/") {
-			at.WriteString("/" + part)
-			if strings.Contains(part, id) {
-				return at.String()
-			}
+		if group := ownGroup(id, e.Path); group != "" {
+			return group
+		}
+	}
+	return ""
+}
+
+// ownGroup returns the part of a cgroup's path that ends with what bears the id
+// of a container, or "".
+func ownGroup(id, group string) string {
+	var at strings.Builder
+	for part := range strings.SplitSeq(strings.TrimPrefix(path.Clean(group), "/"), "/") {
+		at.WriteString("/" + part)
+		if strings.Contains(part, id) {
+			return at.String()
 		}
 	}
 	return ""

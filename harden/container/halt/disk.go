@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"time"
 )
 
 // DefaultDataRoot is where a Docker engine keeps its containers unless it is
@@ -48,7 +49,7 @@ func readRecords(root string) ([]record, error) {
 	dir := filepath.Join(root, "containers")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("halt: the engine's list of containers: name its data root, and be root: %w", err)
+		return nil, listError(err)
 	}
 	var all []record
 	var errs []error
@@ -66,6 +67,68 @@ func readRecords(root string) ([]record, error) {
 		}
 	}
 	return all, errors.Join(errs...)
+}
+
+// A read is what was read of a container, and of which file.
+type read struct {
+	who
+	file fs.FileInfo
+}
+
+// fresh is how old a file must be for what was read of it to be kept: one that
+// is changed again in the same moment may look the same.
+const fresh = 100 * time.Millisecond
+
+// records returns whose the containers below a data root are. A record is read
+// once: an engine puts another file in its place.
+func (o *lookout) records(root string) ([]who, error) {
+	dir := filepath.Join(root, "containers")
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, listError(err)
+	}
+	o.mu.Lock()
+	before := o.read
+	o.mu.Unlock()
+	var all []who
+	var errs []error
+	now := make(map[string]read)
+	for _, e := range entries {
+		id := e.Name()
+		if !fullID.MatchString(id) {
+			continue
+		}
+		name := filepath.Join(dir, id, "config.v2.json")
+		info, err := os.Stat(name)
+		known, ok := before[id]
+		if err == nil && ok && os.SameFile(info, known.file) && info.ModTime().Equal(known.file.ModTime()) && info.Size() == known.file.Size() {
+			now[id] = known
+			all = append(all, known.who)
+			continue
+		}
+		var r record
+		if err == nil {
+			r, err = readRecord(filepath.Join(dir, id), id)
+		}
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // being made, or removed
+		case err != nil:
+			errs = append(errs, err)
+		default:
+			all = append(all, r.who)
+			if time.Since(info.ModTime()) > fresh {
+				now[id] = read{r.who, info}
+			}
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.read = now
+	return all, errors.Join(errs...)
+}
+
+func listError(err error) error {
+	return fmt.Errorf("halt: the engine's list of containers: name its data root, and be root: %w", err)
 }
 
 func readRecord(dir, id string) (record, error) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -12,9 +13,10 @@ import (
 	"time"
 )
 
-// DefaultWindow is how long a [Frozen] watches: longer than a tick of the kernel,
-// at which it accounts for what runs.
-const DefaultWindow = 5 * time.Millisecond
+// DefaultWindow is the least time that a [Frozen] watches. It may be short: what
+// a thread had of a processor is exact while it is on none, and one that is on one
+// is seen to be.
+const DefaultWindow = time.Millisecond
 
 // Frozen is an observer that looks whether every process of the agent's
 // containers is frozen, or gone: the kernel says of its cgroup that all in it
@@ -41,7 +43,7 @@ func (f *Frozen) Name() string { return "container.frozen" }
 // Arm looks once; see [Processes.Arm].
 func (f *Frozen) Arm(ctx context.Context) error {
 	_, err := within(ctx, func() (none, error) {
-		_, err := f.lookout.members(ctx, f.Agent, f.DataRoot)
+		_, err := f.lookout.members(ctx, f.Agent, f.DataRoot, nil)
 		return none{}, err
 	})
 	return err
@@ -74,51 +76,69 @@ func (f *Frozen) Remaining(ctx context.Context) (map[string]string, error) {
 }
 
 func (f *Frozen) look(ctx context.Context) (map[string]string, error) {
-	members, err := f.lookout.members(ctx, f.Agent, f.DataRoot)
-	mountinfo, readErr := os.ReadFile("/proc/self/mountinfo")
-	if readErr != nil {
-		return nil, errors.Join(err, fmt.Errorf("halt: %w", readErr))
-	}
-	hs, hierarchyErr := hierarchies(mountinfo)
-	err = errors.Join(err, hierarchyErr)
-	var l ledger
+	var errs []error
+	before := make(map[string]int64) // see busy; by directory of the thread
+	began := time.Now()
+	// Those that are known are watched while the others are looked for.
+	members, err := f.lookout.members(ctx, f.Agent, f.DataRoot, func(pids map[int]bool) {
+		for pid := range pids {
+			errs = append(errs, clock(pid, before))
+		}
+		began = time.Now()
+	})
 	if len(members) == 0 {
 		return nil, err
 	}
-	before := make(map[string]int64) // time on a processor, by directory of the thread
+	errs = append(errs, err)
+	hs, err := f.lookout.freezers()
+	errs = append(errs, err)
 	for _, procs := range members {
 		for _, p := range procs {
-			for _, dir := range threads(p) {
-				if t, timeErr := busy(dir); timeErr == nil {
-					before[dir] = t
-				} else if !gone(timeErr) {
-					err = errors.Join(err, fmt.Errorf("halt: %w", timeErr))
-				}
+			if _, watched := before[mainThread(p.pid)]; !watched {
+				errs = append(errs, clock(p.pid, before))
+				began = time.Now()
 			}
 		}
 	}
-	select {
-	case <-ctx.Done():
-		return nil, fmt.Errorf("halt: %w", ctx.Err())
-	case <-time.After(cmp.Or(f.Window, DefaultWindow)):
+	if left := cmp.Or(f.Window, DefaultWindow) - time.Since(began); left > 0 {
+		if err := sleep(ctx, left); err != nil {
+			return nil, fmt.Errorf("halt: %w", err)
+		}
 	}
+	var l ledger
 	words := make(map[string]bool)
 	for w, procs := range members {
+		still := f.lookout.frozen(w.id)
 		for _, p := range procs {
-			for _, dir := range threads(p) {
-				if why := restless(dir, before, hs, words); why != "" {
+			for _, dir := range threads(p.pid) {
+				if why := restless(dir, before, still, hs, words); why != "" {
 					l.add(w.object(), fmt.Sprintf("in %s, %v %s", short(w.id), p, why))
 					break
 				}
 			}
 		}
 	}
-	return l.open, err
+	return l.open, errors.Join(errs...)
+}
+
+func mainThread(pid int) string { return procDir(pid) + "/task/" + strconv.Itoa(pid) }
+
+// clock notes what the threads of a process had of a processor.
+func clock(pid int, before map[string]int64) error {
+	var errs []error
+	for _, dir := range threads(pid) {
+		if t, err := busy(dir); err == nil {
+			before[dir] = t
+		} else if !gone(err) {
+			errs = append(errs, fmt.Errorf("halt: %w", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // threads returns the directories of a process's threads.
-func threads(p *process) []string {
-	task := procDir(p.pid) + "/task"
+func threads(pid int) []string {
+	task := procDir(pid) + "/task"
 	entries, err := os.ReadDir(task)
 	if err != nil {
 		return nil // it has ended
@@ -130,8 +150,12 @@ func threads(p *process) []string {
 	return dirs
 }
 
-// restless says why a thread is not frozen, or "" if it is or has ended.
-func restless(dir string, before map[string]int64, hs []hierarchy, words map[string]bool) string {
+// restless says why a thread is not frozen, or "" if it is or has ended. still
+// are the numbers of threads of which the kernel has said that they are frozen.
+func restless(dir string, before map[string]int64, still map[int]bool, hs []hierarchy, words map[string]bool) string {
+	was, seen := before[dir]
+	// In this order: of a thread that is on no processor when its state is read,
+	// what it had until then is in what is read after that.
 	var p process
 	if err := p.readStat(dir + "/stat"); err != nil || dead(p.state) {
 		if err != nil && !gone(err) {
@@ -139,7 +163,6 @@ func restless(dir string, before map[string]int64, hs []hierarchy, words map[str
 		}
 		return ""
 	}
-	was, seen := before[dir]
 	now, err := busy(dir)
 	switch {
 	case gone(err):
@@ -149,7 +172,12 @@ func restless(dir string, before map[string]int64, hs []hierarchy, words map[str
 	case !seen:
 		return "has a new thread"
 	case now != was:
-		return fmt.Sprintf("runs: it had %v of a processor while it was watched", time.Duration(now-was))
+		return "runs: it was on a processor while it was watched"
+	case p.state == "R":
+		return "runs"
+	}
+	if tid, err := strconv.Atoi(filepath.Base(dir)); err == nil && still[tid] {
+		return ""
 	}
 	data, err := os.ReadFile(dir + "/cgroup")
 	if err != nil {
@@ -165,6 +193,46 @@ func restless(dir string, before map[string]int64, hs []hierarchy, words map[str
 		words[string(data)] = true // what freezes stays frozen for the moment
 	}
 	return ""
+}
+
+// frozen returns the threads of a container's cgroups of which the kernel says
+// that all in them are frozen, as far as they are known.
+func (o *lookout) frozen(id string) map[int]bool {
+	still := make(map[int]bool)
+	f := o.family(id)
+	if f == nil {
+		return still
+	}
+	for _, g := range f.freezers {
+		in := make(map[int]bool)
+		file := "tasks"
+		if g.v2 {
+			file = "cgroup.threads"
+		}
+		// First who, then whether: the kernel takes the word back when one joins
+		// who is not.
+		if listGroup(g.dir, file, in) && frozenDir(g.dir, g.v2) {
+			maps.Copy(still, in)
+		}
+	}
+	return still
+}
+
+// freezers returns where cgroups can be frozen. That does not change: a hierarchy
+// that is gone freezes nothing.
+func (o *lookout) freezers() ([]hierarchy, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.mounted == nil {
+		mountinfo, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			return nil, fmt.Errorf("halt: %w", err)
+		}
+		if o.mounted, err = hierarchies(mountinfo); err != nil {
+			return nil, err
+		}
+	}
+	return o.mounted, nil
 }
 
 // frozenWord reports whether the kernel says that all in one of the cgroups of
@@ -184,15 +252,7 @@ func frozenWord(cgroup string, hs []hierarchy) bool {
 			if err != nil {
 				continue
 			}
-			if v2 {
-				data, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
-				if err == nil && strings.Contains("\n"+string(data), "\nfrozen 1\n") {
-					return true
-				}
-				continue
-			}
-			data, err := os.ReadFile(filepath.Join(dir, "freezer.state"))
-			if err == nil && strings.TrimSpace(string(data)) == "FROZEN" {
+			if frozenDir(dir, v2) {
 				return true
 			}
 		}
@@ -200,30 +260,54 @@ func frozenWord(cgroup string, hs []hierarchy) bool {
 	return false
 }
 
-// busy returns how long a thread has been on a processor: in nanoseconds from
-// schedstat, or, where the kernel does not keep that, from the ticks of stat.
+// frozenDir reports whether the kernel says that all in a cgroup and below are
+// frozen.
+func frozenDir(dir string, v2 bool) bool {
+	if v2 {
+		data, err := os.ReadFile(filepath.Join(dir, "cgroup.events"))
+		return err == nil && strings.Contains("\n"+string(data), "\nfrozen 1\n")
+	}
+	data, err := os.ReadFile(filepath.Join(dir, "freezer.state"))
+	return err == nil && strings.TrimSpace(string(data)) == "FROZEN"
+}
+
+// busy returns what grows whenever a thread leaves a processor: how long it has
+// been on one, in nanoseconds, or, where the kernel does not keep that, how often
+// it was taken off.
 func busy(dir string) (int64, error) {
 	if data, err := os.ReadFile(dir + "/schedstat"); err == nil {
 		if ran, _, ok := strings.Cut(string(data), " "); ok {
 			return strconv.ParseInt(ran, 10, 64)
 		}
 	}
-	data, err := os.ReadFile(dir + "/stat")
+	data, err := os.ReadFile(dir + "/status")
 	if err != nil {
 		return 0, err
 	}
-	_, fields, err := parseStat(string(data))
+	n, err := switches(string(data))
 	if err != nil {
 		return 0, fmt.Errorf("%s: %w", dir, err)
 	}
-	user, err := strconv.ParseInt(fields[11], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", dir, err)
+	return n, nil
+}
+
+// switches returns how often a thread left a processor, or was taken off, by a
+// status file of proc(5).
+func switches(status string) (int64, error) {
+	var sum int64
+	found := 0
+	for line := range strings.Lines(status) {
+		if key, value, ok := strings.Cut(line, ":"); ok && strings.HasSuffix(key, "voluntary_ctxt_switches") {
+			n, err := strconv.ParseInt(strings.TrimSpace(value), 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("status: %w", err)
+			}
+			sum += n
+			found++
+		}
 	}
-	system, err := strconv.ParseInt(fields[12], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("%s: %w", dir, err)
+	if found != 2 {
+		return 0, errors.New("status: it does not say how often the thread was switched")
 	}
-	const tick = int64(10 * time.Millisecond) // USER_HZ is 100 everywhere
-	return (user + system) * tick, nil
+	return sum, nil
 }

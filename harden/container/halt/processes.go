@@ -59,7 +59,7 @@ func (p *Processes) Remaining(ctx context.Context) (map[string]string, error) {
 		err     error
 	}
 	s, err := within(ctx, func() (seen, error) {
-		members, err := p.lookout.members(ctx, p.Agent, p.DataRoot)
+		members, err := p.lookout.members(ctx, p.Agent, p.DataRoot, nil)
 		return seen{members, err}, nil
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package halt
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -31,11 +32,17 @@ type lookout struct {
 
 	mu     sync.Mutex
 	pinned map[string]*os.File // process namespaces of containers, by id; so that no other gets their number
+
+	families map[string]*family // by id
+	extinct  map[string]bool    // what had been removed, and had no process
+	read     map[string]read    // by id
+	mounted  []hierarchy        // that freeze
 }
 
 // A process is one that has not ended.
 type process struct {
 	pid, ppid int
+	began     uint64 // in ticks since the machine's start
 	name      string
 	state     string // of a thread of it that has not ended
 	kernel    bool
@@ -51,8 +58,9 @@ func (p *process) String() string {
 }
 
 // members returns the processes of the agent's containers, by container. What
-// was seen is good also beside an error, which says what could not be.
-func (o *lookout) members(ctx context.Context, a Agent, dataRoot string) (map[who][]*process, error) {
+// was seen is good also beside an error, which says what could not be. first, if
+// it is not nil, is given most of them beforehand, where they are known.
+func (o *lookout) members(ctx context.Context, a Agent, dataRoot string, first func(pids map[int]bool)) (map[who][]*process, error) {
 	if err := errors.Join(a.none(), supported()); err != nil {
 		return nil, err
 	}
@@ -62,24 +70,48 @@ func (o *lookout) members(ctx context.Context, a Agent, dataRoot string) (map[wh
 		err = fmt.Errorf("halt: this process is in a process namespace of its own (%s), where others are hidden: run it on the machine itself", self)
 	}
 	errs = append(errs, err)
-	records, err := readRecords(cmp.Or(dataRoot, DefaultDataRoot))
+	all, err := o.records(cmp.Or(dataRoot, DefaultDataRoot))
+	listed := err == nil
 	if err != nil {
 		errs = append(errs, fmt.Errorf("%w: whether a container was made anew cannot be seen", err))
-	}
-	all := make([]who, 0, len(records))
-	for _, r := range records {
-		all = append(all, r.who)
 	}
 	o.roll.admit(a, all)
 	errs = append(errs, o.roll.unmet(a))
 
-	procs, err := processes(ctx)
-	errs = append(errs, err)
+	own := make(map[string]bool)
+	for _, who := range []string{"self", "1"} {
+		for _, kind := range []string{"pid", "mnt"} {
+			if link, err := os.Readlink("/proc/" + who + "/ns/" + kind); err == nil {
+				own[link] = true
+			}
+		}
+	}
 	ours := o.roll.all()
+	removed := func(w who) bool {
+		return listed && !slices.ContainsFunc(all, func(r who) bool { return r.id == w.id })
+	}
+	alive := slices.DeleteFunc(slices.Clone(ours), func(w who) bool { return removed(w) && o.isExtinct(w.id) })
+	kin, known := o.kin(alive)
+	var procs []*process
+	if known {
+		if first != nil {
+			first(kin)
+		}
+		procs, known, err = o.glance(ctx, alive, kin, own)
+	}
+	if !known {
+		procs, err = processes(ctx)
+	}
+	errs = append(errs, err)
 	found := make(map[who][]*process)
 	for _, w := range ours {
-		if mine := o.of(w, procs); len(mine) > 0 {
+		shims := shimsOf(w.id, procs, own)
+		mine := o.of(w, procs, shims, own)
+		if len(mine) > 0 {
 			found[w] = mine
+		}
+		if !known {
+			o.learn(w.id, mine, shims, err == nil && len(mine) == 0 && removed(w))
 		}
 	}
 	return found, errors.Join(errs...)
@@ -89,15 +121,7 @@ func (o *lookout) members(ctx context.Context, a Agent, dataRoot string) (map[wh
 // they are; those in its mount or process namespace, or with its own files
 // mounted, whatever their cgroup; and what descends from the program that
 // minds it.
-func (o *lookout) of(w who, procs []*process) []*process {
-	own := make(map[string]bool)
-	for _, who := range []string{"self", "1"} {
-		for _, kind := range []string{"pid", "mnt"} {
-			if link, err := os.Readlink("/proc/" + who + "/ns/" + kind); err == nil {
-				own[link] = true
-			}
-		}
-	}
+func (o *lookout) of(w who, procs, shims []*process, own map[string]bool) []*process {
 	mounts, spaces := make(map[string]bool), make(map[string]bool)
 	in := make(map[int]bool)
 	var pin *process
@@ -117,7 +141,7 @@ func (o *lookout) of(w who, procs []*process) []*process {
 		spaces[space] = true
 	}
 	trees := make(map[string]bool)
-	ofMinder := minded(w.id, procs, own)
+	ofMinder := minded(shims, procs)
 	for _, p := range procs {
 		if in[p.pid] || p.kernel {
 			continue
@@ -198,12 +222,13 @@ func linkOf(f *os.File) string {
 // a container from the container's own directory: its hostname and the like.
 func showsFilesOf(p *process, id string) bool {
 	data, err := os.ReadFile(p.dir + "/mountinfo")
-	if err != nil {
+	files := "/containers/" + id + "/"
+	if err != nil || !bytes.Contains(data, []byte(files)) {
 		return false
 	}
 	mounts, err := procfs.ParseMountinfo(data)
 	return err == nil && slices.ContainsFunc(mounts, func(m procfs.Mount) bool {
-		return strings.Contains(m.Root, "/containers/"+id+"/")
+		return strings.Contains(m.Root, files)
 	})
 }
 
@@ -212,14 +237,10 @@ func inOther(cgroup, id string) bool {
 	return slices.ContainsFunc(anyID.FindAllString(cgroup, -1), func(found string) bool { return found != id })
 }
 
-// minded returns what descends from the shim of a container: it adopts the
-// orphans of one that has no process namespace of its own. What the shim runs
-// for itself is in the shim's cgroup and namespaces.
-func minded(id string, procs []*process, own map[string]bool) map[int]bool {
-	children := make(map[int][]*process)
+// shimsOf returns the programs that mind a container.
+func shimsOf(id string, procs []*process, own map[string]bool) []*process {
 	var shims []*process
 	for _, p := range procs {
-		children[p.ppid] = append(children[p.ppid], p)
 		// Only a process of the machine's is asked for its arguments: a
 		// container's may keep the one who asks waiting.
 		if strings.HasPrefix(p.name, "containerd-shim") && own[p.pidns] && !anyID.MatchString(p.cgroup) {
@@ -228,6 +249,20 @@ func minded(id string, procs []*process, own map[string]bool) map[int]bool {
 				shims = append(shims, p)
 			}
 		}
+	}
+	return shims
+}
+
+// minded returns what descends from the shims of a container: they adopt the
+// orphans of one that has no process namespace of its own. What a shim runs for
+// itself is in the shim's cgroup and namespaces.
+func minded(shims, procs []*process) map[int]bool {
+	if len(shims) == 0 {
+		return nil
+	}
+	children := make(map[int][]*process)
+	for _, p := range procs {
+		children[p.ppid] = append(children[p.ppid], p)
 	}
 	in := make(map[int]bool)
 	for _, shim := range shims {
@@ -249,25 +284,20 @@ func minded(id string, procs []*process, own map[string]bool) map[int]bool {
 // processes reads the process table. A process that ends meanwhile is left out;
 // one that may not be examined is part of the error.
 func processes(ctx context.Context) ([]*process, error) {
-	entries, err := os.ReadDir("/proc")
+	pids, err := processNumbers()
 	if err != nil {
-		return nil, fmt.Errorf("halt: %w", err)
+		return nil, err
 	}
 	var all []*process
 	var errs []error
-	for _, e := range entries {
-		pid, err := strconv.Atoi(e.Name())
-		if err != nil {
-			continue
-		}
+	for _, pid := range pids {
 		if err := ctx.Err(); err != nil {
-			return all, fmt.Errorf("halt: the process table was not read to its end: %w", err)
+			return all, unread(err)
 		}
-		p, err := readProcess(pid)
-		switch {
-		case err != nil && !gone(err):
-			errs = append(errs, fmt.Errorf("halt: process %d cannot be examined: be root: %w", pid, err))
-		case err == nil && p != nil:
+		p, err := examine(pid)
+		if err != nil {
+			errs = append(errs, err)
+		} else if p != nil {
 			all = append(all, p)
 		}
 	}
@@ -275,6 +305,43 @@ func processes(ctx context.Context) ([]*process, error) {
 		errs = append(errs, errors.New("halt: /proc shows no process"))
 	}
 	return all, errors.Join(errs...)
+}
+
+func unread(err error) error {
+	return fmt.Errorf("halt: the process table was not read to its end: %w", err)
+}
+
+// processNumbers returns those of all processes.
+func processNumbers() ([]int, error) {
+	dir, err := os.Open("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("halt: %w", err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("halt: %w", err)
+	}
+	pids := make([]int, 0, len(names))
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
+
+// examine reads a process, nil if it has ended.
+func examine(pid int) (*process, error) {
+	p, err := readProcess(pid)
+	switch {
+	case gone(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("halt: process %d cannot be examined: be root: %w", pid, err)
+	}
+	return p, nil
 }
 
 // readProcess returns a process, or nil if it has ended: a zombie has, but for
@@ -358,6 +425,9 @@ func (p *process) readStat(file string) error {
 		return fmt.Errorf("%s: flags: %w", file, err)
 	}
 	p.kernel = flags&kernelThread != 0
+	if p.began, err = strconv.ParseUint(fields[19], 10, 64); err != nil {
+		return fmt.Errorf("%s: start: %w", file, err)
+	}
 	return nil
 }
 
@@ -368,7 +438,7 @@ func parseStat(s string) (name string, fields []string, err error) {
 	if open < 0 || end < open {
 		return "", nil, fmt.Errorf("stat: malformed: %q", s)
 	}
-	if fields = strings.Fields(s[end+1:]); len(fields) < 13 || len(fields[0]) != 1 {
+	if fields = strings.Fields(s[end+1:]); len(fields) < 20 || len(fields[0]) != 1 {
 		return "", nil, fmt.Errorf("stat: malformed: %q", s)
 	}
 	return s[open+1 : end], fields, nil
