@@ -188,8 +188,8 @@ func (a *KeepDown) Release(ctx context.Context) error {
 		switch {
 		case err != nil:
 			l.add(u.Object(), err.Error())
-		case !state.absent() && state["LoadState"] == "masked":
-			if err := u.systemctl(ctx, a.Host.Change, a.timeout(), "unmask", "--runtime"); err != nil {
+		case state.barred():
+			if err := u.unbar(ctx, a.Host.Change, a.timeout()); err != nil {
 				l.add(u.Object(), err.Error())
 			}
 		}
@@ -237,7 +237,7 @@ func (a *KeepDown) units() []Unit {
 }
 
 // stop stops a unit for good. To be stopped comes first, so that its end is not
-// taken for a failure that it is to be restarted after; the mask keeps others
+// taken for a failure that it is to be restarted after; the bar keeps others
 // from starting it until the machine is, and that it is disabled from then on.
 func (a *KeepDown) stop(ctx context.Context, u Unit, l *ledger) {
 	state, err := u.state(ctx, a.Host.Change, a.timeout())
@@ -248,7 +248,7 @@ func (a *KeepDown) stop(ctx context.Context, u Unit, l *ledger) {
 	if state.absent() || state.down() {
 		return
 	}
-	for _, args := range [][]string{{"stop", "--no-block"}, {"kill", "--signal=SIGKILL"}, {"disable"}, {"mask", "--runtime"}} {
+	for _, args := range [][]string{{"stop", "--no-block"}, {"kill", "--signal=SIGKILL"}, {"disable"}} {
 		err := u.systemctl(ctx, a.Host.Change, a.timeout(), args...)
 		if args[0] == "kill" && err != nil && ctx.Err() == nil {
 			continue // it has no process
@@ -256,5 +256,8 @@ func (a *KeepDown) stop(ctx context.Context, u Unit, l *ledger) {
 		if err != nil {
 			l.add(u.Object(), err.Error())
 		}
+	}
+	if err := u.bar(ctx, a.Host.Change, a.timeout()); err != nil {
+		l.add(u.Object(), err.Error())
 	}
 }

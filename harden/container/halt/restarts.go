@@ -13,7 +13,7 @@ import (
 
 // Restarts is an observer that looks whether something would start the agent
 // again: the restart policy of a container, as the engine has written it down,
-// or a systemd unit that runs, or that is not masked. It asks no engine, and so
+// or a systemd unit that runs, or that nothing keeps from being started. It asks no engine, and so
 // cannot know of a change that the engine has written down, has not carried out
 // yet, and may still take back; [KeepDown] returns when there is none of its own.
 type Restarts struct {

@@ -63,7 +63,7 @@ type unitState map[string]string
 
 // state asks for it. See systemctl(1), show.
 func (u Unit) state(ctx context.Context, run run, timeout time.Duration) (unitState, error) {
-	out, err := u.ask(ctx, run, timeout, "show", "--property=LoadState,ActiveState,UnitFileState")
+	out, err := u.ask(ctx, run, timeout, "show", "--property=LoadState,ActiveState,UnitFileState,DropInPaths")
 	if err != nil {
 		return nil, err
 	}
@@ -92,7 +92,7 @@ func (s unitState) inactive() bool {
 }
 
 // down reports whether it does not run, and nothing starts it.
-func (s unitState) down() bool { return s.inactive() && s["LoadState"] == "masked" }
+func (s unitState) down() bool { return s.inactive() && (s.barred() || s["LoadState"] == "masked") }
 
 // unitDirs are where units are installed; see systemd.unit(5).
 var unitDirs = []string{"etc/systemd/system", "usr/local/lib/systemd/system", "usr/lib/systemd/system", "lib/systemd/system"}

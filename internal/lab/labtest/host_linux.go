@@ -91,7 +91,11 @@ func (m *machine) Run(ctx context.Context, c host.Command) (host.Output, error) 
 	if _, err := exec.LookPath(c.Name); err != nil { // nsenter would say so in words alone
 		return host.Output{}, fmt.Errorf("lab: %s: %w", c.Name, exec.ErrNotFound)
 	}
-	cmd := m.lab.Host.Command(ctx, c.Name, c.Args...)
+	return run(ctx, m.lab.Host.Command(ctx, c.Name, c.Args...), c)
+}
+
+// run runs cmd, which is c.
+func run(ctx context.Context, cmd *exec.Cmd, c host.Command) (host.Output, error) {
 	cmd.Env = append(append(os.Environ(), "LC_ALL=C"), c.Env...)
 	if c.Stdin != nil {
 		cmd.Stdin = bytes.NewReader(c.Stdin)
