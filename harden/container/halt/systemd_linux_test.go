@@ -94,3 +94,105 @@ func TestUnitThatRestarts(t *testing.T) {
 		t.Errorf("a release has started it: %s", got)
 	}
 }
+
+// So it is with the unit of a user's, which is where OpenClaw installs its own.
+func TestUnitOfUser(t *testing.T) {
+	b := start(t, named)
+	b.run("agent", lab.AgentImage)
+	h := labtest.Host(t, b.Lab)
+	systemd := labtest.Systemd(t, b.Lab, h)
+	const name = "openclaw-gateway.service"
+	userManager(t, b.Lab, systemd, map[string]string{
+		name: "[Unit]\nDefaultDependencies=no\n[Service]\nExecStart=sleep 3600\nRestart=always\nRestartSec=50ms\n[Install]\nWantedBy=default.target\n",
+	})
+	systemctl := func(args ...string) (string, error) {
+		out, err := systemd.Command(t.Context(), "systemctl", append([]string{"--user", "--machine=root@.host"}, args...)...).CombinedOutput()
+		return strings.TrimSpace(string(out)), err
+	}
+	if out, err := systemctl("enable", "--now", name); err != nil {
+		t.Fatal(out, err)
+	}
+	u := halt.Unit{Name: name, User: "root"}
+	b.arm()
+	k := &halt.KeepDown{Tracker: b.tracker, Host: h, Units: []halt.Unit{u}}
+	seen := &halt.Restarts{Agent: named, DataRoot: filepath.Join(b.Dir(), "docker"), View: &h.View, Units: k.Units}
+	if left, err := seen.Remaining(t.Context()); err != nil || left[u.Object()] == "" {
+		t.Fatalf("%v, %v", left, err)
+	}
+	pid, err := systemctl("show", "--property=MainPID", "--value", name)
+	if err != nil || pid == "0" {
+		t.Fatal(pid, err)
+	}
+	for range 2 {
+		if err := k.Do(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := seen.Remaining(t.Context()); err != nil || len(left) > 0 {
+			t.Errorf("%v, %v", left, err)
+		}
+	}
+	if err := systemd.Command(t.Context(), "kill", "-0", pid).Run(); err == nil {
+		t.Error("its process is alive")
+	}
+	if out, err := systemctl("start", name); err == nil || !strings.Contains(out, "Assertion failed") {
+		t.Errorf("it could be started: %s, %v", out, err)
+	}
+	if err := k.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := systemctl("show", "--property=ActiveState,UnitFileState", name); err != nil || !strings.HasSuffix(s, "UnitFileState=disabled") || strings.Contains(s, "=active") {
+		t.Errorf("released, it is %q, %v", s, err)
+	}
+	if out, err := systemctl("start", name); err != nil {
+		t.Errorf("released, it cannot be started: %s, %v", out, err)
+	}
+}
+
+// userManager starts the service manager of root with units of its own, as a
+// login does, and what makes it answer to "systemctl --user --machine".
+func userManager(t *testing.T, l *lab.Lab, systemd *lab.Systemd, units map[string]string) {
+	t.Helper()
+	const (
+		bare    = "[Unit]\nDefaultDependencies=no\n"
+		bus     = bare + "[Service]\nType=notify\nNotifyAccess=main\nExecStart=dbus-daemon --address=systemd: --nofork --nopidfile --systemd-activation "
+		system  = "/etc/systemd/system/"
+		home    = "/etc/lab-home"
+		user    = home + "/.config/systemd/user/"
+		manager = bare + "[Service]\nUser=%i\nType=notify\nDelegate=yes\nExecStart=/lib/systemd/systemd --user --unit=lab.target\n" +
+			"Environment=HOME=" + home + " XDG_RUNTIME_DIR=/run/user/%i SYSTEMD_UNIT_PATH=" + user + ":/run/user/%i/systemd/user\n"
+	)
+	files := map[string]string{
+		system + "sysinit.target": bare,
+		system + "basic.target":   bare,
+		system + "dbus.socket":    bare + "[Socket]\nListenStream=/run/dbus/system_bus_socket\n",
+		system + "dbus.service":   bus + "--system\n",
+		system + "user@.service":  manager,
+		user + "lab.target":       bare + "Requires=dbus.socket\nAfter=dbus.socket\n",
+		user + "dbus.socket":      bare + "[Socket]\nListenStream=%t/bus\n",
+		user + "dbus.service":     bus + "--session\n",
+		// In place of a session of logind's.
+		"/etc/systemd/system.conf.d/lab.conf": "[Manager]\nDefaultEnvironment=XDG_RUNTIME_DIR=/run/user/0\n",
+		"/etc/pam.d/login":                    "auth required pam_permit.so\naccount required pam_permit.so\nsession required pam_permit.so\n",
+	}
+	for name, text := range units {
+		files[user+name] = text
+	}
+	files["/run/user/0/.keep"], files["/run/dbus/.keep"] = "", ""
+	for name, text := range files {
+		name = l.HostPath(name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(l.HostPath("/run/user/0"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"daemon-reexec"}, {"start", "dbus.socket", "dbus.service"}, {"start", "user@0.service"}} {
+		if out, err := systemd.Command(t.Context(), "systemctl", args...).CombinedOutput(); err != nil {
+			t.Fatalf("systemctl %v: %v: %s", args, err, out)
+		}
+	}
+}
