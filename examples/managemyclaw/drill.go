@@ -80,7 +80,7 @@ func (p *program) drillAll(ctx context.Context, agent string, c canary, chosen [
 		if len(chosen) > 1 && !v.accounts {
 			with.user = ""
 		}
-		d, err := p.rehearse(ctx, agent, with, v, i > 0)
+		d, err := p.rehearse(ctx, agent, with, v, len(chosen) > 1)
 		if d != nil && p.format == "json" && len(chosen) > 1 {
 			drills = append(drills, d)
 			if !d.Passed {
@@ -129,8 +129,8 @@ func (p *program) shown(d *killswitch.Drill, err error) (int, error) {
 	return exitPass, nil
 }
 
-// rehearse drills a variant on a canary, which it starts if it is told to and
-// the one before has stopped it.
+// rehearse drills a variant on a canary, which it starts if it is told to and it
+// does not run.
 func (p *program) rehearse(ctx context.Context, agent string, c canary, v *variant, start bool) (*killswitch.Drill, error) {
 	if start {
 		if err := p.startCanary(ctx, c); err != nil {

@@ -16,7 +16,10 @@ import (
 
 	"github.com/managemyclaw/hardshell/audit/trail"
 	"github.com/managemyclaw/hardshell/composio/composiotest"
+	"github.com/managemyclaw/hardshell/harden"
+	"github.com/managemyclaw/hardshell/harden/access"
 	"github.com/managemyclaw/hardshell/harden/container/halt"
+	"github.com/managemyclaw/hardshell/harden/host"
 	"github.com/managemyclaw/hardshell/internal/lab"
 	"github.com/managemyclaw/hardshell/killswitch"
 )
@@ -118,6 +121,13 @@ func (c *cage) live(user string) bool {
 // that is not; the agent runs on.
 func TestDrillVariants(t *testing.T) {
 	c := newCage(t)
+	for _, name := range []string{runawayName, c.docker(t, "inspect", "-f", "{{.Id}}", runawayName)[:12]} {
+		err := c.program.standsFor(t.Context(), "another", canary{container: name})
+		if _, ok := errors.AsType[usageError](err); !ok {
+			t.Errorf("%s is the agent's, and may be its canary: %v", name, err)
+		}
+	}
+	c.atOnce(t)
 	// While nftables are refused, somebody else keeps the lock.
 	watching, stop := context.WithCancel(t.Context())
 	seen := make(chan bool, 1)
@@ -159,12 +169,13 @@ func TestDrillVariants(t *testing.T) {
 	if c.live(canaryName) {
 		t.Error("the canary's account is not revoked")
 	}
+	c.believed(t)
 	key, err := c.program.switchKey()
 	if err != nil {
 		t.Fatal(err)
 	}
 	stored, err := killswitch.ReadDrills(c.program.stateDir, runawayName, key.Public())
-	if err != nil || len(stored) != len(drills) {
+	if err != nil || len(stored) != len(drills)+1 {
 		t.Errorf("%d are stored, %v", len(stored), err)
 	}
 	b := c.program.book(programTrail)
@@ -185,8 +196,51 @@ func TestDrillVariants(t *testing.T) {
 			recorded[rec.Event.ID] = true
 		}
 	}
-	if len(recorded) != len(variants) {
+	if len(recorded) != len(variants)+1 {
 		t.Errorf("in the trail are %v", slices.Sorted(maps.Keys(recorded)))
+	}
+}
+
+// atOnce asserts that what is on this machine goes off while everything else is
+// down.
+func (c *cage) atOnce(t *testing.T) {
+	t.Helper()
+	code, drills := c.drill(t, "trail-down,docker-hung,composio-down")
+	d := drills[0]
+	t.Logf("%s, in %v: %s", d.Variant, d.Elapsed, c.summary(d))
+	if code != exitPass || !d.Passed || d.Variant != "composio-down.docker-hung.trail-down" || d.Trail.Recorded || !slices.Equal(d.Lost, []string{composioTarget}) {
+		t.Errorf("%s: exit %d, passed %t: %q", d.Variant, code, d.Passed, d.Why)
+	}
+	if !c.live(canaryName) {
+		t.Error("the canary's account is revoked by a Composio that is down")
+	}
+	c.unharmed(t)
+}
+
+// believed asserts that point 13 takes the drills for what they are.
+func (c *cage) believed(t *testing.T) {
+	t.Helper()
+	if _, err := c.program.newSwitch(t).Arm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.program.agent = runawayName
+	switches, err := c.program.switches()
+	if err != nil || len(switches) != 1 {
+		t.Fatal(switches, err)
+	}
+	for _, v := range variants {
+		if v.name != killswitch.VariantNormal {
+			switches[0].Variants = append(switches[0].Variants, v.name)
+		}
+	}
+	for _, check := range access.Checks(access.Config{Switches: switches}) {
+		if check.Info().ID != "access.kill_drilled" {
+			continue
+		}
+		r := harden.Evaluate(t.Context(), &host.Local().View, check, time.Minute)
+		if r.Status != harden.StatusPass || len(r.Evidence) != len(variants)+1 {
+			t.Errorf("point 13: %+v", r)
+		}
 	}
 }
 
