@@ -216,7 +216,7 @@ func FuzzRecord(f *testing.F) {
 
 // A process chooses its own name, and must not choose its state with it.
 func TestStatOfHostileName(t *testing.T) {
-	rest := " S 1 2 3 4 5 4194560 7 8 9 10 11 12 13 14"
+	rest := " S 1 2 3 4 5 4194560 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21"
 	name, fields, err := parseStat("4711 (a) Z 0 ()" + rest)
 	if err != nil || name != "a) Z 0 (" || fields[0] != "S" || fields[1] != "1" {
 		t.Errorf("%q %v %v", name, fields, err)
@@ -224,11 +224,41 @@ func TestStatOfHostileName(t *testing.T) {
 }
 
 func FuzzStat(f *testing.F) {
-	f.Add("4711 (a) b) S 1 2 3 4 5 4194560 7 8 9 10 11 12 13 14")
+	f.Add("4711 (a) b) S 1 2 3 4 5 4194560 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21")
 	f.Fuzz(func(t *testing.T, s string) {
 		name, fields, err := parseStat(s)
-		if err == nil && (len(fields) < 13 || len(fields[0]) != 1 || !strings.Contains(s, "("+name+")")) {
+		if err == nil && (len(fields) < 20 || len(fields[0]) != 1 || !strings.Contains(s, "("+name+")")) {
 			t.Errorf("%q: %q %v", s, name, fields)
+		}
+	})
+}
+
+// How often a thread was switched is what the kernel says, or an error: that
+// nothing is said must not look like a thread that stands still.
+func TestSwitches(t *testing.T) {
+	const both = "Name:\tx\nvoluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t545\n"
+	for _, test := range []struct {
+		name, status string
+		want         int64
+		fails        bool
+	}{
+		{name: "both", status: both, want: 695},
+		{name: "one", status: "voluntary_ctxt_switches:\t150\n", fails: true},
+		{name: "neither", status: "Name:\tx\n", fails: true},
+		{name: "no number", status: both[:len(both)-4] + "x\n", fails: true},
+		{name: "nothing", fails: true},
+	} {
+		if got, err := switches(test.status); got != test.want || (err != nil) != test.fails {
+			t.Errorf("%s: %d, %v", test.name, got, err)
+		}
+	}
+}
+
+func FuzzSwitches(f *testing.F) {
+	f.Add("voluntary_ctxt_switches:\t150\nnonvoluntary_ctxt_switches:\t545\n")
+	f.Fuzz(func(t *testing.T, status string) {
+		if n, err := switches(status); err == nil && !strings.Contains(status, "nonvoluntary_ctxt_switches:") {
+			t.Errorf("%q: %d", status, n)
 		}
 	})
 }

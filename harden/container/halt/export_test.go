@@ -7,3 +7,9 @@ func (t *Tracker) OnlyV1() { t.noV2 = true }
 // NoCgroupKill one whose kernel cannot kill a cgroup.
 func (t *Tracker) OnlyV2()       { t.noV1 = true }
 func (t *Tracker) NoCgroupKill() { t.noKill = true }
+
+// Glances reports whether the next look examines only what can be the agent's.
+func (p *Processes) Glances() bool {
+	_, known := p.lookout.kin(p.lookout.roll.all())
+	return known
+}

@@ -1,6 +1,7 @@
 package halt
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -243,6 +244,7 @@ func (o *lookout) glance(ctx context.Context, ours []who, kin map[int]bool, own 
 			return nil, false, nil
 		}
 	}
+	slices.SortFunc(all, func(a, b *process) int { return cmp.Compare(a.pid, b.pid) })
 	return all, true, errors.Join(errs...)
 }
 
