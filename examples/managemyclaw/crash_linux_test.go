@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -33,6 +34,13 @@ func newVictim(t testing.TB, args ...string) *victim {
 	v := &victim{runaway: newRunaway(t, args...)}
 	v.container = v.docker(t, "inspect", "-f", "{{.Id}}", runawayName)
 	v.fresh(t)
+	t.Cleanup(func() {
+		if t.Failed() {
+			state, err := v.Lab.Docker(context.WithoutCancel(t.Context()), "inspect", "-f", "{{json .State}} {{json .HostConfig.RestartPolicy}}", runawayName)
+			events, _ := v.Lab.Docker(context.WithoutCancel(t.Context()), "events", "--since", "1m", "--until", "0s", "--format", "{{.TimeNano}} {{.Type}} {{.Action}}")
+			t.Logf("the container: %s, %v\n%s", state, err, events)
+		}
+	})
 	return v
 }
 
@@ -164,6 +172,9 @@ func (v *victim) again(t *testing.T) {
 		t.FailNow()
 	}
 	v.docker(t, "update", "--restart", "always", runawayName)
+	if v.docker(t, "inspect", "-f", "{{len .NetworkSettings.Networks}}", runawayName) == "0" { // a slow machine had the engine disconnect it
+		v.docker(t, "network", "connect", "bridge", runawayName)
+	}
 	v.docker(t, "start", runawayName)
 	v.run(t)
 }

@@ -46,7 +46,17 @@ func (p *program) standby(ctx context.Context, args []string) (int, error) {
 	if err := p.firstSecret(s.Agent()); err != nil {
 		return exitFail, err
 	}
+	log := slog.New(slog.NewTextHandler(p.stderr, nil))
+	if !once {
+		watched, stop := context.WithCancel(ctx)
+		var watching sync.WaitGroup
+		defer func() { stop(); watching.Wait() }()
+		watching.Go(func() { s.reflex(watched, p.trail(), log) })
+	}
 	// Before anything that might start it.
+	if err := s.Fence().Fenced(ctx, s.Agent()); err != nil {
+		fmt.Fprintf(p.stdout, "%s is stopped: %s\n", s.Agent(), printable(err.Error()))
+	}
 	if r, err := s.Resume(ctx); r != nil {
 		fmt.Fprintf(p.stdout, "%s is stopped, and is kept down: %s\n", s.Agent(), printable(r.String()))
 		if err != nil {
@@ -64,7 +74,6 @@ func (p *program) standby(ctx context.Context, args []string) (int, error) {
 		}
 		return exitPass, nil
 	}
-	log := slog.New(slog.NewTextHandler(p.stderr, nil))
 	lease, err := p.lease(ctx, s, door, log)
 	if err != nil {
 		return exitFail, err
