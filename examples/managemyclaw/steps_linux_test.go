@@ -175,7 +175,7 @@ func (s *stepped) look(tid int) (string, error) {
 		}[nr]
 		file, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", tid, info.args[0]))
 		if err != nil || strings.HasPrefix(file, "pipe:") || strings.HasPrefix(file, "anon_inode:") || file == "/dev/null" {
-			return "", nil // the process's own affair, or that of a child that looks
+			return "", nil //nolint:nilerr // the process's own affair, or that of a child that looks
 		}
 		if request := request.FindStringSubmatch(s.text(tid, info.args[1])); name == "write" && request != nil {
 			return "ask " + s.name(request[1]+" "+request[3]), nil
