@@ -3,12 +3,16 @@ package egress
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Do does not wait for a Source that answers late where Quick answers, and names
@@ -82,6 +86,64 @@ func TestDoAgain(t *testing.T) {
 		if !h.comes(w) {
 			t.Fatal("it is cut off by something else")
 		}
+	}
+}
+
+// An interface that a workload got since Arm is closed, also to packet sockets, and
+// also where it goes past those of the host.
+func TestInterfaceSinceArm(t *testing.T) {
+	t.Parallel()
+	h := newHamlet(t)
+	w := h.hut("hut", 10)
+	l := &Lock{Source: sourceOf(w), NetNS: h.l.Host.NetNS()}
+	defer l.Close()
+	h.must(l.Arm(t.Context()))
+	h.sh(fmt.Sprintf("ip link add link eth0 name lan0 netns %[1]d type macvlan; nsenter --net=/proc/%[1]d/ns/net ip addr add 192.0.2.80/24 dev lan0; nsenter --net=/proc/%[1]d/ns/net ip link set lan0 up", w.PID))
+	p := &Prober{Source: sourceOf(w), NetNS: h.l.Host.NetNS()}
+	defer p.Close()
+	look := func() string {
+		remaining, err := p.Remaining(t.Context())
+		h.must(err)
+		return remaining["hut"]
+	}
+	for start := time.Now(); !strings.Contains(look(), "lan0"); {
+		if time.Since(start) > openWait {
+			t.Fatalf("before: %q", look())
+		}
+	}
+	cable := &site{TB: t, sinks: &sinks{seen: map[string]bool{}}}
+	defer cable.listenFrames("", h.l.Neighbour.NetNS())()
+	frame := func() bool {
+		token := cable.token()
+		ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", w.PID))
+		h.must(err)
+		defer ns.Close()
+		h.must(within(ns, func() error {
+			lan, err := net.InterfaceByName("lan0")
+			if err != nil {
+				return err
+			}
+			frame := append([]byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\xb5"), fmt.Sprintf("%-50s", token)...)
+			err = send(unix.AF_PACKET, unix.SOCK_RAW, 0, &unix.SockaddrLinklayer{Ifindex: lan.Index, Halen: 6}, frame, "")
+			if refused(err) {
+				return nil
+			}
+			return err
+		}))
+		time.Sleep(40 * time.Millisecond)
+		return cable.arrived(token)
+	}
+	if !frame() {
+		t.Fatal("before: a frame does not get to the cable")
+	}
+	if err := l.Do(t.Context()); err != nil && !strings.Contains(err.Error(), "CAP_") {
+		t.Fatal(err)
+	}
+	if frame() {
+		t.Error("a frame gets to the cable")
+	}
+	if after := look(); strings.Contains(after, "came out") {
+		t.Errorf("after: %q", after)
 	}
 }
 
