@@ -97,6 +97,60 @@ func TestGlanceSeesWhatALookAtAllSees(t *testing.T) {
 	}
 }
 
+// What the shim began, and has left cgroups and namespaces for the machine's own,
+// as a privileged container's process can, is known by its parent.
+func TestChildOfShimThatLeftEverything(t *testing.T) {
+	loaders, err := filepath.Glob("/lib*/ld-linux*.so.*")
+	if err != nil || len(loaders) == 0 {
+		t.Fatal("this machine has no loader for its programs", err)
+	}
+	loader, err := filepath.EvalSymlinks(loaders[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	libs, err := filepath.Glob("/usr/lib/*-linux-gnu")
+	if err != nil || len(libs) == 0 {
+		t.Fatal("this machine has no libraries for its programs", err)
+	}
+	nsenter, err := exec.LookPath("nsenter")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := start(t, named)
+	id := b.run("agent", "--privileged", "--pid=host", "--security-opt=apparmor=unconfined", "--user=0", "-v", "/:/machine", lab.AgentImage)
+	b.arm()
+	const out = "/machine"
+	b.docker("exec", "-d", "-u", "0", "--privileged", "agent", out+loader, "--library-path", out+libs[0], out+nsenter, "--target", strconv.Itoa(os.Getpid()), "--mount", "/bin/sleep", "3600")
+	host, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var away int
+	for began := time.Now(); away == 0; time.Sleep(time.Millisecond) {
+		for _, pid := range b.truth(id) {
+			if link, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid)); err == nil && link == host {
+				away = pid
+			}
+		}
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("nothing left its mount namespace")
+		}
+	}
+	leave(t, away)
+	defer end(away)
+	if !b.procs.Glances() {
+		t.Error("it looks at all processes")
+	}
+	want := fmt.Sprintf("process %d ", away)
+	if left := b.remaining(b.procs); !strings.Contains(left["container/agent"], want) {
+		t.Errorf("process %d is not in %v", away, left)
+	}
+	b.do(b.freeze)
+	if left := b.remaining(b.frozen); !strings.Contains(left["container/agent"], want) {
+		t.Errorf("process %d is not frozen, and not in %v", away, left)
+	}
+}
+
 // groups returns the directories of a container's cgroup: of that of version 2,
 // or of a controller's in version 1.
 func groups(t *testing.T, id, kind string) []string {
