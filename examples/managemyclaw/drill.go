@@ -190,15 +190,16 @@ func (p *program) writeDrill(d *killswitch.Drill) error {
 	}
 	v := variantOf(d.Variant)
 	wrap(&b, width, "Drill ", fmt.Sprintf("%s of %s, %s: %s", d.Variant, what, d.Time.UTC().Format(time.RFC3339), v.what))
-	wrap(&b, width, "Passed would mean: ", v.passes)
 	b.WriteByte('\n')
 	for _, t := range d.Targets {
 		writeTarget(&b, width, t)
 	}
+	var broken []string
 	for _, name := range d.Broken {
-		if why := brokenBy(d, name); why != "" {
-			wrap(&b, width, "• broken, as it has to be: ", name+": "+why)
-		}
+		broken = append(broken, name+brokenBy(d, name))
+	}
+	if len(broken) > 0 {
+		wrap(&b, width, "• broken, as it has to be: ", strings.Join(broken, ", "))
 	}
 	for _, name := range d.Lost {
 		wrap(&b, width, "• not to be confirmed here: ", name)
@@ -210,7 +211,8 @@ func (p *program) writeDrill(d *killswitch.Drill) error {
 		wrap(&b, width, "• left as it is: ", left)
 	}
 	if d.Passed {
-		fmt.Fprintln(&b, "\n▸ Passed.")
+		b.WriteByte('\n')
+		wrap(&b, width, "▸ Passed. ", "That is: "+v.passes+".")
 	} else {
 		fmt.Fprintln(&b, "\n▸ NOT PASSED.")
 	}
@@ -218,26 +220,32 @@ func (p *program) writeDrill(d *killswitch.Drill) error {
 	return err
 }
 
-// brokenBy returns what came of something that was broken.
+// brokenBy returns what came of something that was broken, in brackets: the end
+// of an error, which says why. All of it is in what was written down.
 func brokenBy(d *killswitch.Drill, name string) string {
+	var why string
+	note := func(text string) {
+		if why == "" {
+			why = text
+		}
+	}
 	if name == trailName {
-		return d.Trail.Error
+		note(d.Trail.Error)
 	}
 	for _, t := range d.Targets {
 		for _, a := range t.Tried {
-			switch {
-			case a.Actuator != name:
-			case a.Error != "":
-				return a.Error
-			case a.Returned == 0:
-				return "it has not returned"
+			if a.Actuator == name {
+				note(a.Error)
 			}
 		}
 		for _, o := range t.Observers {
-			if o.Observer == name && o.Error != "" {
-				return o.Error
+			if o.Observer == name {
+				note(o.Error)
 			}
 		}
 	}
-	return ""
+	if why == "" {
+		return ""
+	}
+	return " (" + strings.TrimSpace(why[strings.LastIndex(why, ": ")+1:]) + ")"
 }

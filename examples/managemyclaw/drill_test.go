@@ -91,7 +91,7 @@ func TestWriteDrill(t *testing.T) {
 		Targets: []killswitch.TargetResult{
 			{Name: "egress", State: killswitch.Confirmed, ConfirmedAfter: 81 * time.Millisecond},
 			{
-				Name: "composio", Tried: []killswitch.Attempt{{Actuator: "composio.revoke", Error: "context deadline exceeded", Returned: time.Second}},
+				Name: "composio", Tried: []killswitch.Attempt{{Actuator: "composio.revoke", Error: "composio: context deadline exceeded", Returned: time.Second}},
 				Observers: []killswitch.LookResult{{Observer: "composio.accounts", Looks: 1, Error: "nobody answers"}},
 			},
 		},
@@ -103,7 +103,7 @@ func TestWriteDrill(t *testing.T) {
 	}
 	for _, want := range []string{
 		"Drill composio-down of a canary, 2026-03-01T12:00:00Z", "egress       confirmed off after 81ms", "? composio",
-		"composio.revoke: context deadline exceeded", "composio.accounts: nobody answers", "not to be confirmed here: composio", "▸ Passed.",
+		"composio.revoke: composio: context deadline exceeded", "composio.revoke (context deadline exceeded), composio.accounts (nobody answers)", "not to be confirmed here: composio", "▸ Passed. That is: what is on this machine is off",
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(out.String()), " "), strings.Join(strings.Fields(want), " ")) {
 			t.Errorf("it does not say %q:\n%s", want, out.String())

@@ -20,7 +20,7 @@ import (
 type variant struct {
 	name   string
 	what   string // it is like
-	passes string // what is so if a drill has passed
+	passes string // what a drill that has passed shows
 
 	// accounts says that it is about those at Composio: in a row of drills it
 	// gets those of the canary, which others leave alone.
@@ -43,7 +43,7 @@ var variants = []*variant{
 	},
 	{
 		name: "docker-hung", what: "the engine, tried first, does not answer",
-		passes: "the kernel alone has stopped the canary",
+		passes: "the kernel alone has stopped the container",
 		before: (*rehearsal).dockerHung, after: (*rehearsal).engineFirst,
 	},
 	{
@@ -53,7 +53,7 @@ var variants = []*variant{
 	},
 	{
 		name: "trail-down", what: "the trail does not answer",
-		passes: "everything is off, and the trail is not said to have it",
+		passes: "it went off all the same, and the trail is not said to have it",
 		before: (*rehearsal).trailDown,
 	},
 	{
