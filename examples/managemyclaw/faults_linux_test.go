@@ -36,7 +36,7 @@ const (
 	aKill       = "kill"
 	aPolicy     = "policies"
 	anObserver  = "observer of "
-	faultStages = 4
+	faultStages = 6
 )
 
 // kernelParts are what acts without an engine, by the name of the actuator.
@@ -48,7 +48,8 @@ var faultTargets = []string{"egress", "frozen", processesTarget, restartsTarget,
 // What is lied about is what an actuator is told: a target whose only source
 // lies to actuator and observer alike cannot be known to be on by anybody, which
 // is why Composio lies here about what it does, and not about what there is; and
-// why no observer of a single pair of eyes lies.
+// why no observer lies, for none of these targets has two. Nobody looks after the
+// trail: the receipt has its word.
 func allFaults() []fault {
 	all := []fault{
 		{anEngine, "is dead", (*trial).engineDies},
@@ -90,14 +91,14 @@ func allFaults() []fault {
 	return all
 }
 
-// faultPairs are pairs of faults of different parts, all of them or few in which
-// each fault has its turn.
-func faultPairs(all []fault, every bool) (pairs [][]fault) {
+// faultPairs are pairs of faults of different parts: all of them, or few in which
+// each part has its turn.
+func faultPairs(all []fault, every bool) (pairs []setting) {
 	if every {
 		for i, f := range all {
 			for _, g := range all[i+1:] {
 				if f.part != g.part {
-					pairs = append(pairs, []fault{f, g})
+					pairs = append(pairs, setting{set: []fault{f, g}})
 				}
 			}
 		}
@@ -106,13 +107,17 @@ func faultPairs(all []fault, every bool) (pairs [][]fault) {
 	rest := slices.Clone(all)
 	rng := rand.New(rand.NewPCG(6, 0))
 	rng.Shuffle(len(rest), func(i, j int) { rest[i], rest[j] = rest[j], rest[i] })
-	for len(rest) > 1 {
-		with := slices.IndexFunc(rest[1:], func(g fault) bool { return g.part != rest[0].part })
-		if with < 0 {
-			break
+	var one []fault
+	had := make(map[string]bool)
+	for _, f := range rest {
+		if had[f.part] {
+			continue
 		}
-		pairs = append(pairs, []fault{rest[0], rest[with+1]})
-		rest = slices.Delete(slices.Delete(rest, with+1, with+2), 0, 1)
+		had[f.part] = true
+		if one = append(one, f); len(one) == 2 {
+			pairs = append(pairs, setting{set: one})
+			one = nil
+		}
 	}
 	return pairs
 }
@@ -136,25 +141,32 @@ func everythingFails(all []fault, kind string) (set []fault) {
 // the process table, the engine's own word once it has come back, the tokens
 // that providers take, and calls through the gateway.
 //
-// With HARDSHELL_FAULTS=all, it is all pairs.
+// With HARDSHELL_FAULTS=all, it is all pairs, and each fault also where nobody
+// has armed the switch; HARDSHELL_FAULTS_STAGES says how many labs share them.
 func TestFaults(t *testing.T) {
 	all := allFaults()
-	sets := [][]fault{nil}
+	every := os.Getenv("HARDSHELL_FAULTS") == "all"
+	settings := []setting{{}}
+	if every {
+		settings = append(settings, setting{cold: true})
+	}
 	for _, f := range all {
-		sets = append(sets, []fault{f})
+		settings = append(settings, setting{set: []fault{f}})
+		if every {
+			settings = append(settings, setting{set: []fault{f}, cold: true})
+		}
 	}
 	for _, kind := range []string{fails, hangs, lies} {
-		sets = append(sets, everythingFails(all, kind))
+		settings = append(settings, setting{set: everythingFails(all, kind)})
 	}
-	every := os.Getenv("HARDSHELL_FAULTS") == "all"
-	sets = append(sets, faultPairs(all, every)...)
+	settings = append(settings, faultPairs(all, every)...)
 	stages := faultStages
 	if n, err := strconv.Atoi(os.Getenv("HARDSHELL_FAULTS_STAGES")); err == nil && n > 0 {
 		stages = n
 	}
-	work := make(chan []fault, len(sets))
-	for _, set := range sets {
-		work <- set
+	work := make(chan setting, len(settings))
+	for _, s := range settings {
+		work <- s
 	}
 	close(work)
 	var mu sync.Mutex
@@ -163,9 +175,9 @@ func TestFaults(t *testing.T) {
 	for i := range stages {
 		wg.Go(func() {
 			t.Run(strconv.Itoa(i+1), func(t *testing.T) {
-				s := newStage(t)
-				for set := range work {
-					t.Run(describe(set), func(t *testing.T) { s.try(t, set) })
+				st := newStage(t)
+				for s := range work {
+					t.Run(s.String(), func(t *testing.T) { st.try(t, s) })
 					mu.Lock()
 					runs++
 					mu.Unlock()
@@ -174,22 +186,30 @@ func TestFaults(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	t.Logf("%d runs of %d", runs, len(sets))
+	t.Logf("%d runs of %d", runs, len(settings))
 }
 
-func describe(set []fault) string {
-	if len(set) == 0 {
-		return "everything works"
-	}
+// A setting is a set of faults, as what is left in spite of them; and whether
+// the switch was never armed.
+type setting struct {
+	set  []fault
+	cold bool
+}
+
+func (s setting) String() string {
 	var words []string
-	for _, f := range set {
+	for _, f := range s.set {
 		words = append(words, f.String())
 	}
-	return strings.Join(words, " and ")
+	text := strings.Join(words, " and ")
+	if text == "" {
+		text = "everything works"
+	}
+	if s.cold {
+		text += ", not armed"
+	}
+	return text
 }
-
-// A setting is a set of faults, as what is left in spite of them.
-type setting struct{ set []fault }
 
 func (s setting) works(part string) bool {
 	return !slices.ContainsFunc(s.set, func(f fault) bool { return f.part == part })
@@ -205,9 +225,11 @@ func (s setting) revives() bool {
 	return s.has(anEngine, "refuses", "says it is done", "says there is no such container") && s.works(aKill)
 }
 
-// durable reports whether the disk takes the fence. One that is full does, for
-// the record is there, and is written over.
-func (s setting) durable() bool { return !s.has(aDisk, "is read-only", "hangs") }
+// durable reports whether the disk takes the fence. One that is full does once the
+// switch was armed, for then the record is there, and is written over.
+func (s setting) durable() bool {
+	return !s.has(aDisk, "is read-only", "hangs") && !(s.cold && s.has(aDisk, "is full"))
+}
 
 // recorded reports whether the trail has, or says that it has, what happens.
 func (s setting) recorded() bool {
@@ -220,9 +242,10 @@ func (s setting) acts() bool {
 }
 
 // must reports whether a target has to be confirmed: there is a way left to stop
-// it, and its observer sees.
+// it, and its observer sees. How long all takes that has not been prepared, nobody
+// has promised.
 func (s setting) must(target string) bool {
-	if !s.works(anObserver + target) {
+	if s.cold || !s.works(anObserver+target) {
 		return false
 	}
 	engine, dead := s.works(anEngine), s.works(anEngine) || s.works(aKill) && !s.revives()
@@ -231,8 +254,8 @@ func (s setting) must(target string) bool {
 		return dead || s.works(aNetfilter) && !s.revives()
 	case "frozen", processesTarget:
 		return dead
-	case restartsTarget:
-		return engine
+	case restartsTarget: // which an engine may have back that was not seen to the end of it
+		return engine && s.works(aPolicy)
 	case aGateway:
 		return s.works(aGateway) && s.durable()
 	case aComposio:
@@ -271,6 +294,19 @@ const (
 	faultEnd = faultFence + faultTimeout + 2*faultLook + faultTrail + 4*faultFence + 3*time.Second
 )
 
+// mayReturn reports whether what is on of a target may have been off when it was
+// confirmed: the engine has started the container again, or has its policy back.
+func (s setting) mayReturn(res *killswitch.TargetResult, w *sight) bool {
+	switch res.Name {
+	case "egress", "frozen", processesTarget:
+		return w.again
+	case restartsTarget:
+		cutOff := slices.ContainsFunc(res.Tried, func(a killswitch.Attempt) bool { return a.Error != "" })
+		return cutOff || !s.works(aPolicy)
+	}
+	return false
+}
+
 // judge compares a receipt with the world.
 //
 // A kill goes on with what is left, and does not look again at what it has
@@ -294,7 +330,7 @@ func (s setting) judge(t *testing.T, r *killswitch.Receipt, err error, w *sight)
 		confirmed := res.State == killswitch.Confirmed
 		all = all && confirmed
 		switch {
-		case confirmed && w.on[name] != "" && w.again && slices.Contains([]string{"egress", "frozen", processesTarget}, name):
+		case confirmed && w.on[name] != "" && s.mayReturn(&res, w):
 			again++
 			t.Logf("%s was off, and is on again: %s", name, w.on[name])
 		case confirmed && w.on[name] != "":
@@ -319,17 +355,21 @@ func (s setting) judge(t *testing.T, r *killswitch.Receipt, err error, w *sight)
 	if !r.Whole || r.Off() != all || r.Off() && len(w.on) > 0 && again == 0 {
 		t.Errorf("whole %v, off %v, all confirmed %v, and on is %v", r.Whole, r.Off(), all, w.on)
 	}
+	notDurable := errors.Is(err, killswitch.ErrNotDurable)
+	if s.has(aDisk, "is full") { // which has no room for the receipt, wherever the fence is
+		if !notDurable {
+			t.Errorf("the receipt was written to a disk that is full: %v", err)
+		}
+		notDurable = !r.Fence.Durable
+	}
 	for what, is := range map[string]struct{ says, is, err bool }{
 		"off":     {r.Off(), all, errors.Is(err, killswitch.ErrUnconfirmed)},
-		"durable": {r.Fence.Durable, s.durable(), errors.Is(err, killswitch.ErrNotDurable) && !s.has(aDisk, "is full")}, // nor is its receipt
+		"durable": {r.Fence.Durable, s.durable(), notDurable},
 		"trail":   {r.Trail.Recorded, s.recorded(), errors.Is(err, killswitch.ErrTrail)},
 	} {
 		if is.says != is.is || is.err == is.says {
 			t.Errorf("%s: the receipt says %v, it is %v, the error is %v", what, is.says, is.is, err)
 		}
-	}
-	if s.has(aDisk, "is full") && !errors.Is(err, killswitch.ErrNotDurable) {
-		t.Errorf("the receipt was written to a disk that is full: %v", err)
 	}
 	if s.acts() && w.streams != "" {
 		t.Error(w.streams)
@@ -337,7 +377,10 @@ func (s setting) judge(t *testing.T, r *killswitch.Receipt, err error, w *sight)
 	if !s.acts() && w.streams == "" {
 		t.Error("nothing could stop it, and it does not stream: this test shows nothing")
 	}
+	if again > 0 && r.Off() {
+		t.Log("the receipt says all the same that everything is off")
+	}
 	if t.Failed() {
-		t.Logf("%s:\n%v\n%v", describe(s.set), r, fmt.Sprint(err))
+		t.Logf("%v:\n%v\n%v", s, r, fmt.Sprint(err))
 	}
 }

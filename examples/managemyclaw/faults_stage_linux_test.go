@@ -107,20 +107,22 @@ func (r *trial) lift() {
 func (r *trial) onLift(f func()) { r.undo = append(r.undo, f) }
 
 // try fires the switch under faults, and compares what it says with what is.
-func (s *stage) try(t *testing.T, set []fault) {
+func (s *stage) try(t *testing.T, with setting) {
 	r := &trial{stage: s, t: t, let: make(chan struct{}), actuators: make(map[string]*faultyActuator), observers: make(map[string]*faultyObserver)}
 	t.Cleanup(func() { r.lift() })
 	r.build(t)
 	kill, sw := r.newSwitch(t)
-	if _, err := sw.Arm(t.Context()); err != nil {
-		t.Fatal(err)
+	if !with.cold {
+		if _, err := sw.Arm(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if why := r.letsIn(t); why == "" {
 		t.Fatal("the gateway does not let it in to begin with")
 	}
 	r.flowing(t)
 	r.first = r.processes()
-	for _, f := range set {
+	for _, f := range with.set {
 		f.strike(r)
 	}
 
@@ -132,7 +134,7 @@ func (s *stage) try(t *testing.T, set []fault) {
 	if policy := s.docker(t, "inspect", "-f", "{{.HostConfig.RestartPolicy.Name}}", runawayName); policy != "no" {
 		w.on[restartsTarget] = "its restart policy is " + policy
 	}
-	setting{set}.judge(t, receipt, err, w)
+	with.judge(t, receipt, err, w)
 	if why := r.letsIn(t); why != "" && receipt.Fence.Durable {
 		t.Errorf("the fence is durable, and once all is well again, %s", why)
 	}
