@@ -97,7 +97,8 @@ func (h *hamlet) hut(name string, n int) Workload {
 	pid := cmd.Process.Pid
 	h.sh(fmt.Sprintf("ip link add veth-%[1]s type veth peer name eth0 netns %[2]d; ip link set veth-%[1]s master br-hut up; "+
 		"nsenter --net=/proc/%[2]d/ns/net ip addr add 172.30.9.%[3]d/24 dev eth0; nsenter --net=/proc/%[2]d/ns/net ip link set eth0 up; "+
-		"nsenter --net=/proc/%[2]d/ns/net ip route add default via 172.30.9.1", name, pid, n))
+		"nsenter --net=/proc/%[2]d/ns/net ip route add default via 172.30.9.1; "+
+		"nsenter --net=/proc/%[2]d/ns/net ip link add other0 type veth peer name other1", name, pid, n))
 	return Workload{Name: name, PID: pid}
 }
 
@@ -236,6 +237,9 @@ func TestDoAgainstOdds(t *testing.T) {
 		},
 		"the workload accepts everything first": func(h *hamlet, _ *Lock, w Workload) {
 			h.sh(fmt.Sprintf("nsenter --net=/proc/%d/ns/net nft 'table inet hardshell_kill { chain output { type filter hook output priority -400; accept; }; chain input { type filter hook input priority -400; accept; }; }'", w.PID))
+		},
+		"an interface is gone": func(h *hamlet, _ *Lock, w Workload) {
+			h.sh(fmt.Sprintf("nsenter --net=/proc/%d/ns/net ip link del other0", w.PID))
 		},
 		"the source fails": func(_ *hamlet, l *Lock, _ Workload) {
 			l.Source = func(context.Context) ([]Workload, error) { return nil, errors.New("hung") }

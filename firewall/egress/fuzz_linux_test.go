@@ -134,7 +134,7 @@ func FuzzParseQueue(f *testing.F) {
 		if index, n, err := parseQueue(message); index != 7 || n != 4711 || err != nil {
 			t.Errorf("%d %d %v", index, n, err)
 		}
-		binary.NativeEndian.PutUint32(message[12:], 1) // in another queue
+		binary.NativeEndian.PutUint32(message[12:], 0x10001) // in another queue
 		if _, n, err := parseQueue(message); n != 0 || err != nil {
 			t.Errorf("%d %v", n, err)
 		}

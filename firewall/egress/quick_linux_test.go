@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strconv"
@@ -50,6 +51,8 @@ func TestQuick(t *testing.T) {
 			t.Errorf("%s is not cut off", w.Name)
 		}
 	}
+	h.sh("nft flush ruleset") // and what was prepared is now what Quick has said
+	_ = l.Do(t.Context())
 	if rules := h.sh("nft list set inet hardshell_kill interfaces"); !strings.Contains(rules, "br-later") {
 		t.Errorf("the bridge that the Source has named is not cut: %s", rules)
 	}
@@ -87,6 +90,40 @@ func TestDoAgain(t *testing.T) {
 			t.Fatal("it is cut off by something else")
 		}
 	}
+}
+
+// Where somebody owns the table inside, who alone may change it, iptables closes the
+// namespace.
+func TestOwnedInside(t *testing.T) {
+	t.Parallel()
+	h := newHamlet(t)
+	w := h.hut("hut", 10)
+	l := &Lock{Source: sourceOf(w), NetNS: h.l.Host.NetNS()}
+	defer l.Close()
+	h.must(l.Arm(t.Context()))
+	if !h.comes(w) {
+		t.Fatal("it does not reach the host before")
+	}
+	owner := h.l.Host.Command(t.Context(), "nsenter", fmt.Sprintf("--net=/proc/%d/ns/net", w.PID), "nft", "-i")
+	stdin, err := owner.StdinPipe()
+	h.must(err)
+	h.must(owner.Start())
+	_, err = io.WriteString(stdin, "add table inet hardshell_kill { flags owner; }\n")
+	h.must(err)
+	for start := time.Now(); !strings.Contains(h.sh(fmt.Sprintf("nsenter --net=/proc/%d/ns/net nft list tables", w.PID)), "hardshell_kill"); time.Sleep(10 * time.Millisecond) {
+		if time.Since(start) > 5*time.Second {
+			t.Fatal("nft does not own tables")
+		}
+	}
+	if open, _ := errors.AsType[*OpenError](l.Do(t.Context())); open == nil || len(open.Unwrap()) > 0 || !strings.Contains(open.Open()["hut"], "iptables does not see them") {
+		t.Errorf("Do: %v, want what iptables leaves open", open)
+	}
+	h.sh("nft flush ruleset")
+	if h.reaches(w) {
+		t.Error("it is not cut off by what is inside alone")
+	}
+	stdin.Close()
+	h.must(owner.Wait())
 }
 
 // An interface that a workload got since Arm is closed, also to packet sockets, and
