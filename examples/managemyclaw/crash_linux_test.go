@@ -14,6 +14,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/managemyclaw/hardshell/killswitch"
 )
@@ -167,9 +168,15 @@ func (v *victim) again(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v.here(t, v.args("reset", "--epoch", strconv.FormatUint(s.Epoch, 10), "--secret-file", v.secret)...).want(t, exitPass, "Nothing was started", "")
-	if t.Failed() {
-		t.FailNow()
+	for deadline := time.Now().Add(time.Minute); ; {
+		o := v.here(t, v.args("reset", "--epoch", strconv.FormatUint(s.Epoch, 10), "--secret-file", v.secret)...)
+		if strings.Contains(o.stderr, "nobody can tell") && time.Now().Before(deadline) {
+			continue // the machine is too slow for those who look
+		}
+		if o.want(t, exitPass, "Nothing was started", ""); t.Failed() {
+			t.FailNow()
+		}
+		break
 	}
 	v.docker(t, "update", "--restart", "always", runawayName)
 	if v.docker(t, "inspect", "-f", "{{len .NetworkSettings.Networks}}", runawayName) == "0" { // a slow machine had the engine disconnect it
@@ -319,5 +326,28 @@ func TestKill9(t *testing.T) {
 		if phases[phase] == 0 {
 			t.Errorf("never killed when there was %s", phase)
 		}
+	}
+}
+
+// Whoever makes the key may be cut off before others can verify by it: the next
+// makes that good.
+func TestKeyHalfMade(t *testing.T) {
+	p := &program{stateDir: t.TempDir()}
+	made, err := p.switchKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(p.switchPublic()); err != nil {
+		t.Fatal(err)
+	}
+	again, err := p.switchKey()
+	if err != nil || again.Public() != made.Public() {
+		t.Fatalf("%v, was %v, %v", again.Public(), made.Public(), err)
+	}
+	if text, err := os.ReadFile(p.switchPublic()); err != nil || strings.TrimSpace(string(text)) != made.Public().String() {
+		t.Errorf("%s: %v, want %v", text, err, made.Public())
+	}
+	if all, err := filepath.Glob(filepath.Join(p.stateDir, "switch.*")); err != nil || len(all) != 2 {
+		t.Errorf("there are %v, %v", all, err)
 	}
 }

@@ -160,7 +160,7 @@ func TestPowerLoss(t *testing.T) {
 	v := newVictim(t)
 	for range rounds {
 		for _, b := range cases {
-			name := cmp.Or(b.before, "anything") + map[bool]string{true: ", the engine first", false: ", standby first"}[b.engine]
+			name := cmp.Or(strings.ReplaceAll(b.before, "/", " "), "at once") + map[bool]string{true: ", the engine first", false: ", standby first"}[b.engine]
 			if b.record != "" {
 				name += ", " + b.record
 			}

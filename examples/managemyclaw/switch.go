@@ -352,22 +352,31 @@ func (a *accounts) Remaining(ctx context.Context) (map[string]string, error) {
 func (p *program) switchKey() (*killswitch.Key, error) {
 	name := filepath.Join(p.stateDir, "switch.key")
 	key, err := killswitch.ReadKey(name)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return key, err
+	if errors.Is(err, fs.ErrNotExist) {
+		key, err = p.makeSwitchKey(name)
 	}
+	if err != nil {
+		return nil, err
+	}
+	if absent(p.switchPublic()) { // or whoever made the key was cut off
+		err = writeAtomic(p.switchPublic(), key.Public().String()+"\n", 0o644)
+	}
+	return key, err
+}
+
+// makeSwitchKey makes the key. Of two who do so at once, both get the same.
+func (p *program) makeSwitchKey(name string) (*killswitch.Key, error) {
 	if err := os.MkdirAll(p.stateDir, 0o700); err != nil {
 		return nil, err
 	}
-	if key, err = killswitch.GenerateKey(); err != nil {
+	key, err := killswitch.GenerateKey()
+	if err != nil {
 		return nil, err
 	}
-	if err := key.WriteFile(name); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := keepKey(name, key.WriteFile); err != nil {
 		return nil, err
 	}
-	if key, err = killswitch.ReadKey(name); err != nil {
-		return nil, err
-	}
-	return key, writeAtomic(p.switchPublic(), key.Public().String()+"\n", 0o644)
+	return killswitch.ReadKey(name)
 }
 
 // follow has the lock cover what is new while it is engaged, and tells changed,

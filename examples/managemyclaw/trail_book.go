@@ -149,19 +149,24 @@ func (b book) makeKey() (*trail.Key, error) {
 	if err != nil {
 		return nil, err
 	}
-	// It appears under its name at once, with all that is in it.
-	draft := b.key + "." + strconv.Itoa(os.Getpid()) + "." + strconv.FormatInt(time.Now().UnixNano(), 36)
-	if err := key.WriteFile(draft); err != nil {
-		return nil, err
-	}
-	err = os.Link(draft, b.key)
-	if errors.Is(err, fs.ErrExist) {
-		err = nil
-	}
-	if err := errors.Join(err, os.Remove(draft), syncDir(filepath.Dir(b.key))); err != nil {
+	if err := keepKey(b.key, key.WriteFile); err != nil {
 		return nil, fmt.Errorf("make the trail's key: %w", err)
 	}
 	return trail.ReadKey(b.key)
+}
+
+// keepKey has write make the file of a key, which appears under its name at
+// once, with all that is in it. One that is there stays, and is no error.
+func keepKey(name string, write func(name string) error) error {
+	draft := name + "." + strconv.Itoa(os.Getpid()) + "." + strconv.FormatInt(time.Now().UnixNano(), 36)
+	if err := write(draft); err != nil {
+		return err
+	}
+	err := os.Link(draft, name)
+	if errors.Is(err, fs.ErrExist) {
+		err = nil
+	}
+	return errors.Join(err, os.Remove(draft), syncDir(filepath.Dir(name)))
 }
 
 // originRune keeps what the name of a log may not have out of it.
