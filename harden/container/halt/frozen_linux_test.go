@@ -36,3 +36,26 @@ func TestRunningThreadIsRestless(t *testing.T) {
 		}
 	}
 }
+
+// A family is no more what it was when another process has the number of its
+// first, or another parent minds that.
+func TestFamilyIsIntact(t *testing.T) {
+	var p process
+	if err := p.readStat("/proc/self/stat"); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		f    family
+		want bool
+	}{
+		{"as it was", family{first: os.Getpid(), began: p.began, shim: p.ppid}, true},
+		{"another process of the number", family{first: os.Getpid(), began: p.began - 1, shim: p.ppid}, false},
+		{"another parent", family{first: os.Getpid(), began: p.began, shim: p.ppid + 1}, false},
+		{"none", family{first: 1 << 30, began: p.began, shim: p.ppid}, false},
+	} {
+		if got := test.f.intact(); got != test.want {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,6 +71,65 @@ func TestRestartsAreOffForGood(t *testing.T) {
 				t.Errorf("one was confirmed only after %v", most)
 			}
 		})
+	}
+}
+
+// A fickle engine takes its first change of a policy back after it has said that
+// it is made, and takes its time over every one.
+type fickle struct {
+	*docker.Engine
+	calls, now, most atomic.Int32
+	givenUp          atomic.Bool
+}
+
+func (e *fickle) SetRestartPolicy(ctx context.Context, id, policy string) error {
+	n := e.now.Add(1)
+	defer e.now.Add(-1)
+	for m := e.most.Load(); n > m && !e.most.CompareAndSwap(m, n); m = e.most.Load() {
+	}
+	time.Sleep(200 * time.Millisecond) // longer than Kill waits
+	if ctx.Err() != nil {
+		e.givenUp.Store(true)
+	}
+	if err := e.Engine.SetRestartPolicy(ctx, id, policy); err != nil || e.calls.Add(1) > 1 {
+		return err
+	}
+	return e.Engine.SetRestartPolicy(ctx, id, "always")
+}
+
+// A change that an engine takes back is made again, and never two at a time,
+// however many ask for it and give up.
+func TestChangeIsSeenThrough(t *testing.T) {
+	b := start(t, named)
+	id := b.run("agent", "--restart=always", lab.AgentImage)
+	e := &fickle{Engine: b.engine}
+	tracker := &halt.Tracker{Agent: named, Engine: e}
+	defer tracker.Close()
+	keep, kill := &halt.KeepDown{Tracker: tracker}, &halt.Kill{Tracker: tracker}
+	if err := keep.Arm(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var asking sync.WaitGroup
+	for range 3 {
+		asking.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			defer cancel()
+			if err := keep.Do(ctx); err == nil {
+				t.Error("nobody waited for the engine, and it is said to have answered")
+			}
+		})
+	}
+	asking.Wait()
+	asking.Go(func() { _ = kill.Do(t.Context()) }) // it does not wait so long
+	if err := keep.Do(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if policy := policyOnDisk(filepath.Join(b.Dir(), "docker/containers", id, "hostconfig.json")); policy != "no" {
+		t.Errorf("its policy is %q", policy)
+	}
+	asking.Wait()
+	if calls, most := e.calls.Load(), e.most.Load(); calls != 2 || most != 1 || e.givenUp.Load() {
+		t.Errorf("%d changes, %d at a time; given up: %v", calls, most, e.givenUp.Load())
 	}
 }
 
