@@ -60,16 +60,21 @@ func (l *Lab) StartSystemd(ctx context.Context) (*Systemd, error) {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	group := filepath.Join(filepath.Dir(l.cgroup.Name()), "systemd")
-	const target = "[Unit]\nDescription=Nothing but what is asked for\nDefaultDependencies=no\n"
 	units, console := l.HostPath("/etc/systemd/system"), filepath.Join(l.dir, "systemd.log")
 	if err := errors.Join(
 		os.Mkdir(group, 0o755),
 		os.RemoveAll(units),
 		os.MkdirAll(units, 0o755),
-		os.WriteFile(filepath.Join(units, "lab.target"), []byte(target), 0o644),
 		os.WriteFile(console, nil, 0o600),
 	); err != nil {
 		return nil, fmt.Errorf("lab: systemd: %w", err)
+	}
+	// What units refer to by default, with nothing in it.
+	for _, name := range []string{"lab", "sysinit", "basic", "multi-user", "shutdown"} {
+		const target = "[Unit]\nDefaultDependencies=no\n"
+		if err := os.WriteFile(filepath.Join(units, name+".target"), []byte(target), 0o644); err != nil {
+			return nil, fmt.Errorf("lab: systemd: %w", err)
+		}
 	}
 	cmd := l.Host.Command(context.Background(), "sh", "-c", bootSystemd, "sh", group, program, console, systemdUnits)
 	var said bytes.Buffer
@@ -106,8 +111,14 @@ func (l *Lab) StartSystemd(ctx context.Context) (*Systemd, error) {
 // Command is [Machine.Command] beside systemd, which hears no one from without
 // its process namespace.
 func (s *Systemd) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	enter := []string{"--target", strconv.Itoa(s.pid), "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--", name}
-	return s.host.Command(ctx, "nsenter", append(enter, args...)...)
+	enter := s.Enter()
+	return s.host.Command(ctx, enter[0], append(append(enter[1:], name), args...)...)
+}
+
+// Enter is what a program on the host, and its arguments, are put after to run
+// beside systemd.
+func (s *Systemd) Enter() []string {
+	return []string{"nsenter", "--target", strconv.Itoa(s.pid), "--mount", "--pid", "--ipc", "--uts", "--cgroup", "--"}
 }
 
 func onlyChild(pid int) int {

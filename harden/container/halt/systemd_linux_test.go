@@ -162,14 +162,12 @@ func userManager(t *testing.T, l *lab.Lab, systemd *lab.Systemd, units map[strin
 			"Environment=HOME=" + home + " XDG_RUNTIME_DIR=/run/user/%i SYSTEMD_UNIT_PATH=" + user + ":/run/user/%i/systemd/user\n"
 	)
 	files := map[string]string{
-		system + "sysinit.target": bare,
-		system + "basic.target":   bare,
-		system + "dbus.socket":    bare + "[Socket]\nListenStream=/run/dbus/system_bus_socket\n",
-		system + "dbus.service":   bus + "--system\n",
-		system + "user@.service":  manager,
-		user + "lab.target":       bare + "Requires=dbus.socket\nAfter=dbus.socket\n",
-		user + "dbus.socket":      bare + "[Socket]\nListenStream=%t/bus\n",
-		user + "dbus.service":     bus + "--session\n",
+		system + "dbus.socket":   bare + "[Socket]\nListenStream=/run/dbus/system_bus_socket\n",
+		system + "dbus.service":  bus + "--system\n",
+		system + "user@.service": manager,
+		user + "lab.target":      bare + "Requires=dbus.socket\nAfter=dbus.socket\n",
+		user + "dbus.socket":     bare + "[Socket]\nListenStream=%t/bus\n",
+		user + "dbus.service":    bus + "--session\n",
 		// In place of a session of logind's.
 		"/etc/systemd/system.conf.d/lab.conf": "[Manager]\nDefaultEnvironment=XDG_RUNTIME_DIR=/run/user/0\n",
 		"/etc/pam.d/login":                    "auth required pam_permit.so\naccount required pam_permit.so\nsession required pam_permit.so\n",
