@@ -23,6 +23,10 @@ const DefaultWindow = time.Millisecond
 // are frozen, and no thread of it gets any time on a processor while it is
 // watched. It finds processes as [Processes] does; one that has left the frozen
 // cgroup is seen to run.
+//
+// It is true of the time of the look: who is root on the machine can thaw what
+// was frozen. A thread that sleeps in a cgroup that is not frozen is not taken for
+// frozen, however still it is.
 type Frozen struct {
 	// Agent says which containers are meant. Required.
 	Agent Agent
@@ -31,7 +35,8 @@ type Frozen struct {
 	// DefaultDataRoot.
 	DataRoot string
 
-	// Window is how long threads are watched. Zero means DefaultWindow.
+	// Window is how long threads are watched at least. Zero means
+	// DefaultWindow.
 	Window time.Duration
 
 	lookout lookout

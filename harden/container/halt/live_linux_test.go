@@ -256,7 +256,7 @@ func TestHungEngine(t *testing.T) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	b.kill.EngineTimeout = 5 * time.Second
+	b.kill.EngineTimeout = 20 * time.Second
 	b.do(b.kill) // as a watcher goes on to
 	b.confirm(b.procs, 500*time.Millisecond)
 	if lived == 0 {

@@ -19,6 +19,10 @@ import (
 // left cgroup, namespaces and parents behind, which takes being root on the
 // machine.
 //
+// It looks at all processes until it knows the containers, and whenever one has
+// no more the first process that it was known with; else only at those that can
+// be theirs, by the same signs.
+//
 // A name that no container has had since the Processes was made is an error,
 // for it may be misspelt.
 type Processes struct {
