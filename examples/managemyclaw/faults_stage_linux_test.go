@@ -117,7 +117,7 @@ func (s *stage) try(t *testing.T, with setting) {
 			t.Fatal(err)
 		}
 	}
-	if why := r.letsIn(t); why == "" {
+	if why := r.letsIn(t, 10*time.Second); why == "" {
 		t.Fatal("the gateway does not let it in to begin with")
 	}
 	r.flowing(t)
@@ -135,7 +135,7 @@ func (s *stage) try(t *testing.T, with setting) {
 		w.on[restartsTarget] = "its restart policy is " + policy
 	}
 	with.judge(t, receipt, err, w)
-	if why := r.letsIn(t); why != "" && receipt.Fence.Durable {
+	if why := r.letsIn(t, letsInTime); why != "" && receipt.Fence.Durable {
 		t.Errorf("the fence is durable, and once all is well again, %s", why)
 	}
 	close(r.let)
