@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/managemyclaw/hardshell/audit/trail"
 	"github.com/managemyclaw/hardshell/internal/lab"
+	"github.com/managemyclaw/hardshell/internal/lab/labtest"
 	"github.com/managemyclaw/hardshell/killswitch"
 )
 
@@ -340,5 +342,34 @@ func TestDamagedRecord(t *testing.T) {
 				t.Errorf("harden may start it: %v", err)
 			}
 		})
+	}
+}
+
+// Whoever may not read the record is told that the agent is stopped.
+func TestUnreadableRecord(t *testing.T) {
+	if os.Geteuid() != 0 {
+		labtest.Skip(t, "not root: there is nobody else to be")
+	}
+	v := &victim{}
+	v.fresh(t)
+	fence, err := (&program{stateDir: v.state}).fence()
+	if err == nil {
+		err = os.WriteFile(v.record(), v.releasedRecord(t, victimAgent), 0o600)
+	}
+	for dir := filepath.Dir(v.record()); err == nil && dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		err = os.Chmod(dir, 0o755) //nolint:gosec // so that only the record is kept from others
+	}
+	if err == nil {
+		err = fence.Fenced(t.Context(), victimAgent)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", v.args("fence")...)
+	cmd.Env = []string{mainVar + "=1"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != exitFail || !strings.Contains(string(out), "it cannot be read, and so it holds") {
+		t.Errorf("%v: %s", err, out)
 	}
 }
