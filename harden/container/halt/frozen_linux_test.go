@@ -2,30 +2,30 @@ package halt
 
 import (
 	"os"
-	"runtime"
-	"strconv"
-	"sync/atomic"
-	"syscall"
+	"os/exec"
 	"testing"
+	"time"
 )
 
 // A thread that is on a processor, or waits for one, is seen to run, however
 // short a time it is watched, and whatever the kernel says of its cgroup: what it
 // had of the processor is counted only once in a while.
 func TestRunningThreadIsRestless(t *testing.T) {
-	var stop atomic.Bool
-	thread := make(chan int)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		thread <- syscall.Gettid()
-		for !stop.Load() { //nolint:revive // it takes a processor
+	c := exec.CommandContext(t.Context(), "sh", "-c", "while :; do :; done")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Process.Kill(); _ = c.Wait() }()
+	tid := c.Process.Pid
+	dir := mainThread(tid)
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		if ran, err := busy(dir); err == nil && ran > int64(50*time.Millisecond) {
+			break // it has begun to do nothing but that
 		}
-	}()
-	tid := <-thread
-	defer func() { stop.Store(true); <-done }()
-	dir := procDir(os.Getpid()) + "/task/" + strconv.Itoa(tid)
+		if time.Since(began) > 20*time.Second {
+			t.Fatal("it does not run")
+		}
+	}
 	for range 200 {
 		was, err := busy(dir)
 		if err != nil {
