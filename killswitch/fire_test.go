@@ -165,6 +165,94 @@ func TestNothingButTheLastLookConfirms(t *testing.T) {
 	})
 }
 
+// What was confirmed is looked at again when all else has come to its end: what
+// is back by then, as a container that an engine starts again which was told too
+// late, is stopped again, and is not off if it cannot be.
+func TestWhatComesBackMeanwhile(t *testing.T) {
+	for name, tt := range map[string]struct {
+		back  bool
+		fault killswitchtest.Fault // from then on
+		acts  int
+		want  killswitch.State
+	}{
+		"it does not":             {want: killswitch.Confirmed, acts: 1},
+		"it is stopped again":     {back: true, want: killswitch.Confirmed, acts: 2},
+		"it is not stopped again": {back: true, fault: killswitchtest.Lies, want: killswitch.Failed, acts: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				quick, slow := killswitchtest.NewThing("a", "b"), killswitchtest.NewThing("c")
+				first, last := target("first", quick), target("last", slow)
+				first.Timeout = 2 * time.Second
+				stop := first.Ladder[0].Actuators[0].(*killswitchtest.Actuator)
+				last.Ladder[0].Actuators[0].(*killswitchtest.Actuator).Before = func() {
+					time.Sleep(2 * time.Second)
+					if len(quick.On()) > 0 {
+						t.Error("it was not off in between")
+					}
+					if !tt.back {
+						return
+					}
+					if err := stop.Release(context.Background()); err != nil {
+						t.Error(err)
+					}
+					stop.Fault = tt.fault
+					quick.Start("a")
+				}
+				r, err := newSwitch(t, config(t, first, last)).Fire(t.Context(), "test")
+				res := result(t, r, "first")
+				if off := tt.want == killswitch.Confirmed; res.State != tt.want || r.Off() != off || off != (err == nil) || off != (len(quick.On()) == 0) || states(r)["last"] != killswitch.Confirmed {
+					t.Errorf("%+v, %v", r, err)
+				}
+				if stop.Calls() != tt.acts || len(res.Tried) != tt.acts {
+					t.Errorf("it was stopped %d times, and %d are said", stop.Calls(), len(res.Tried))
+				}
+				if again := res.ConfirmedAfter >= 2*time.Second; again != (tt.back && res.State == killswitch.Confirmed) {
+					t.Errorf("%v after %v", res.State, res.ConfirmedAfter)
+				}
+			})
+		})
+	}
+}
+
+// While another target hangs, for as long as it may, what was confirmed is kept
+// off, however often it comes back.
+func TestKeptOffWhileAnotherHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		agent, mail := killswitchtest.NewThing("a"), killswitchtest.NewThing("m")
+		first, slow := target("first", agent), target("slow", mail)
+		slow.Timeout = 15 * time.Minute
+		slow.Ladder[0].Actuators[0].(*killswitchtest.Actuator).Fault = killswitchtest.Waits
+		s := newSwitch(t, config(t, first, slow))
+		receipts := make(chan *killswitch.Receipt)
+		go func() {
+			r, _ := s.Fire(t.Context(), "test")
+			receipts <- r
+		}()
+		for range 10 {
+			time.Sleep(time.Minute)
+			if on := agent.On(); len(on) > 0 {
+				t.Fatalf("%v is on", on)
+			}
+			if err := first.Ladder[0].Actuators[0].(*killswitchtest.Actuator).Release(context.Background()); err != nil {
+				t.Error(err)
+			}
+			agent.Start("a")
+			time.Sleep(2 * time.Second)
+			if on := agent.On(); len(on) > 0 {
+				t.Fatalf("%v has come back, and stays", on)
+			}
+		}
+		r := <-receipts
+		if res := result(t, r, "first"); res.State != killswitch.Confirmed || len(res.Tried) != 11 || res.ConfirmedAfter < 10*time.Minute {
+			t.Errorf("%+v", res)
+		}
+		if states(r)["slow"] == killswitch.Confirmed || r.Off() {
+			t.Errorf("%v", r)
+		}
+	})
+}
+
 // A faultless thing among others that have faults, alone and in pairs, ends as
 // it should and in time; and nothing is called confirmed that is on.
 func TestEverythingThatCanFail(t *testing.T) {

@@ -58,12 +58,16 @@ func (k *kill) run(ctx context.Context) {
 	// Neither errgroup.WithContext, which would cut off the others when one
 	// fails, nor a limit, by which one that hangs would hold up the others.
 	var g errgroup.Group
+	f := &following{kill: k, since: since, pen: pen, all: make(chan struct{})}
+	f.climbing.Store(int64(len(k.targets)))
 	for i, t := range k.targets {
 		g.Go(func() error {
-			k.set(i, t.safely(ctx, since, before[t.Name], func(r TargetResult) {
-				k.set(i, r)
-				pen.write(k.snapshot)
-			}))
+			f.climb(ctx, i, before[t.Name], nil)
+			if f.climbing.Add(-1) == 0 {
+				close(f.all) // and this one was looked at last
+				return nil
+			}
+			f.follow(ctx, i)
 			return nil
 		})
 		runtime.Gosched() // so that the first to be named is the first to act

@@ -109,7 +109,8 @@ type Config struct {
 	// ArmTimeout bounds each preparation. Zero means [DefaultArmTimeout].
 	ArmTimeout time.Duration
 
-	// Interval is the time between the looks of [Switch.Hold]. Zero means
+	// Interval is the time between the looks of [Switch.Hold], and of Fire at
+	// what is off while others are still being stopped. Zero means
 	// [DefaultInterval].
 	Interval time.Duration
 }

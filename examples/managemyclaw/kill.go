@@ -292,6 +292,9 @@ func (p *program) reset(ctx context.Context, args []string) (int, error) {
 		return exitFail, err
 	}
 	fmt.Fprintf(p.stdout, "Agent %s may run again. Nothing was started.\n", s.Agent())
+	known, cancel := context.WithTimeout(ctx, sourceTime)
+	defer cancel()
+	_ = s.tracker.Arm(known) // to see what it has now
 	former, err := s.keep.Former()
 	if err != nil {
 		fmt.Fprintf(p.stderr, "%s\n", printable(err.Error()))

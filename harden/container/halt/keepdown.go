@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,7 +23,8 @@ const DefaultUnitTimeout = 2 * time.Second
 // an OpenClaw beside them. It kills the processes of such a unit, but not those
 // of a container that was made anew: that is for [Kill], which knows it too.
 //
-// What a restart policy was is kept in StateFile.
+// What a restart policy was, and on which networks a container was, is kept in
+// StateFile.
 type KeepDown struct {
 	Tracker *Tracker // Required.
 
@@ -33,7 +35,7 @@ type KeepDown struct {
 	// Units are stopped besides those that Arm finds.
 	Units []Unit
 
-	// StateFile is where former restart policies are written down, on Host;
+	// StateFile is where that is written down, on Host;
 	// an absolute path in a directory that is there. Empty means that they are
 	// kept in memory alone. It needs Host.
 	StateFile string
@@ -45,13 +47,14 @@ type KeepDown struct {
 
 	mu     sync.Mutex
 	found  []Unit
-	former map[string]formerPolicy // by id
+	former map[string]former // by id
 }
 
-// formerPolicy is what a container was set to do.
-type formerPolicy struct {
-	Name   string `json:"name"`
-	Policy string `json:"policy"`
+// former is how a container was before it was stopped.
+type former struct {
+	Name     string   `json:"name"`
+	Policy   string   `json:"policy"` // empty if it has none that revives
+	Networks []string `json:"networks,omitempty"`
 }
 
 // Name returns "container.restarts".
@@ -97,9 +100,7 @@ func (a *KeepDown) policies(ctx context.Context, l *ledger) {
 	}
 	each(a.Tracker.list(), func(k *tracked) {
 		c := k.info()
-		if revives(c.RestartPolicy) {
-			a.remember(c)
-		}
+		a.remember(c)
 		if a.Tracker.Engine == nil {
 			if revives(c.RestartPolicy) {
 				l.add(c.Object(), fmt.Sprintf("its restart policy is %q, and there is no engine to change it: docker update --restart=no %s", c.RestartPolicy, c.Name))
@@ -112,14 +113,31 @@ func (a *KeepDown) policies(ctx context.Context, l *ledger) {
 	})
 }
 
-// remember keeps what a policy was.
+// remember keeps what a container has that the kill takes away: its restart policy,
+// and its networks, which the engine disconnects where the kernel's own way does
+// not do.
 func (a *KeepDown) remember(c Container) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.former == nil {
-		a.former = make(map[string]formerPolicy)
+	f, known := a.former[c.ID]
+	f.Name = c.Name
+	if revives(c.RestartPolicy) { // "no" may be what has been made of it
+		f.Policy = c.RestartPolicy
 	}
-	a.former[c.ID] = formerPolicy{Name: c.Name, Policy: c.RestartPolicy}
+	if !c.Running { // so may be what it is on now
+		f.Networks = append(f.Networks, c.Networks...)
+	} else if len(c.Networks) > 0 {
+		f.Networks = slices.Clone(c.Networks)
+	}
+	slices.Sort(f.Networks)
+	f.Networks = slices.Compact(f.Networks)
+	if !known && f.Policy == "" && len(f.Networks) == 0 {
+		return
+	}
+	if a.former == nil {
+		a.former = make(map[string]former)
+	}
+	a.former[c.ID] = f
 }
 
 // load reads what another process has written down. What this one has seen
@@ -132,7 +150,7 @@ func (a *KeepDown) load() error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	var stored map[string]formerPolicy
+	var stored map[string]former
 	if err == nil {
 		err = json.Unmarshal(data, &stored)
 	}
@@ -144,7 +162,7 @@ func (a *KeepDown) load() error {
 	for id, p := range stored {
 		if _, newer := a.former[id]; !newer {
 			if a.former == nil {
-				a.former = make(map[string]formerPolicy)
+				a.former = make(map[string]former)
 			}
 			a.former[id] = p
 		}
@@ -152,13 +170,10 @@ func (a *KeepDown) load() error {
 	return nil
 }
 
-// save writes down the policies that containers have or had. "no" never takes
-// the place of what was before it.
+// save writes down what containers have or had.
 func (a *KeepDown) save() error {
 	for _, k := range a.Tracker.list() {
-		if c := k.info(); revives(c.RestartPolicy) {
-			a.remember(c)
-		}
+		a.remember(k.info())
 	}
 	if a.StateFile == "" || a.Host == nil {
 		return nil
@@ -198,20 +213,37 @@ func (a *KeepDown) Release(ctx context.Context) error {
 }
 
 // Former returns, by object, what would start the agent again before
-// [KeepDown.Do], with the command that has it be so again. It is for people:
-// nothing of it is done.
+// [KeepDown.Do], and which networks it was on that it is on no more, with the
+// commands that have it be so again. It is for people: nothing of it is done.
 func (a *KeepDown) Former() (map[string]string, error) {
 	err := a.load()
-	former := make(map[string]string)
+	on := make(map[string][]string)
+	for _, k := range a.Tracker.list() {
+		c := k.info()
+		on[c.ID] = c.Networks
+	}
+	all := make(map[string]string)
 	for _, u := range a.units() {
-		former[u.Object()] = "it was enabled: systemctl enable " + strings.Join(append(u.manager(), u.Name), " ")
+		all[u.Object()] = "it was enabled: systemctl enable " + strings.Join(append(u.manager(), u.Name), " ")
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for id, p := range a.former {
-		former[who{id: id, name: p.Name}.object()] = fmt.Sprintf("its restart policy was %s: docker update --restart=%s %s", p.Policy, p.Policy, cmp.Or(p.Name, short(id)))
+	for id, f := range a.former {
+		name := cmp.Or(f.Name, short(id))
+		var said []string
+		if f.Policy != "" {
+			said = append(said, fmt.Sprintf("its restart policy was %s: docker update --restart=%s %s", f.Policy, f.Policy, name))
+		}
+		for _, n := range f.Networks {
+			if now, there := on[id]; there && !slices.Contains(now, n) {
+				said = append(said, fmt.Sprintf("it was on network %s: docker network connect %s %s", n, n, name))
+			}
+		}
+		if len(said) > 0 {
+			all[who{id: id, name: f.Name}.object()] = strings.Join(said, "; ")
+		}
 	}
-	return former, err
+	return all, err
 }
 
 func (a *KeepDown) timeout() time.Duration { return cmp.Or(a.UnitTimeout, DefaultUnitTimeout) }

@@ -213,6 +213,10 @@ func TestKeepDown(t *testing.T) {
 	if err != nil || !strings.Contains(string(log), "--user --machine=root@.host daemon-reload") {
 		t.Errorf("%s, %v", log, err)
 	}
+	if err := (&halt.Rung{Tracker: b.tracker, Step: halt.StepDisconnect}).Do(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	b.docker("kill", "agent")
 	// Another process, which has armed since, still knows what it was.
 	k = &halt.KeepDown{Tracker: b.tracker, Host: h, StateFile: k.StateFile}
 	if err := k.Arm(t.Context()); err != nil {
@@ -222,7 +226,7 @@ func TestKeepDown(t *testing.T) {
 		t.Error(err)
 	}
 	former, err := k.Former()
-	if err != nil || !strings.Contains(former["container/agent"], "docker update --restart=on-failure:3 agent") || !strings.Contains(former["unit/agent.service"], "systemctl enable") {
+	if err != nil || !strings.Contains(former["container/agent"], "docker update --restart=on-failure:3 agent") || !strings.Contains(former["container/agent"], "docker network connect bridge agent") || !strings.Contains(former["unit/agent.service"], "systemctl enable") {
 		t.Errorf("%v, %v", former, err)
 	}
 	if got := b.docker("inspect", "-f", "{{.HostConfig.RestartPolicy.Name}}", "agent"); got != "no" {
