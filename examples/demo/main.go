@@ -65,6 +65,7 @@ type demo struct {
 	session net.Conn
 	office  office
 	sink    *lab.Sink // what a runaway agent tells the internet
+	standby *service  // what holds a stopped agent
 }
 
 // turns lets several write, one after the other: the program, and the owner's
