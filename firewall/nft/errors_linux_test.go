@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -123,4 +124,39 @@ func TestTwoAtOnce(t *testing.T) {
 		})
 	}
 	g.Wait()
+}
+
+// A process that can open no more files is told so, at whichever of them it is.
+func TestNoMoreFiles(t *testing.T) {
+	l := labtest.Start(t, lab.Config{NoDocker: true})
+	b := &Backend{NetNS: l.Host.NetNS()}
+	var former unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &former); err != nil {
+		t.Fatal(err)
+	}
+	open, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused := 0
+	for more := range 12 {
+		few := former
+		few.Cur = uint64(len(open) + more)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+			t.Fatal(err)
+		}
+		err := b.Apply(t.Context(), policies["everything"])
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &former); err != nil {
+			t.Fatal(err)
+		}
+		if err != nil {
+			refused++
+			if !errors.Is(err, unix.EMFILE) {
+				t.Errorf("%d more files: %v", more, err)
+			}
+		}
+	}
+	if refused == 0 {
+		t.Error("it was never refused one")
+	}
 }
