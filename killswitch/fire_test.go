@@ -204,7 +204,7 @@ func TestWhatComesBackMeanwhile(t *testing.T) {
 				if off := tt.want == killswitch.Confirmed; res.State != tt.want || r.Off() != off || off != (err == nil) || off != (len(quick.On()) == 0) || states(r)["last"] != killswitch.Confirmed {
 					t.Errorf("%+v, %v", r, err)
 				}
-				if stop.Calls() != tt.acts || len(res.Tried) != tt.acts {
+				if stop.Calls() != tt.acts || len(res.Tried) != tt.acts || r.Returned != tt.acts-1 {
 					t.Errorf("it was stopped %d times, and %d are said", stop.Calls(), len(res.Tried))
 				}
 				if again := res.ConfirmedAfter >= 2*time.Second; again != (tt.back && res.State == killswitch.Confirmed) {
@@ -244,7 +244,7 @@ func TestKeptOffWhileAnotherHangs(t *testing.T) {
 			}
 		}
 		r := <-receipts
-		if res := result(t, r, "first"); res.State != killswitch.Confirmed || len(res.Tried) != 11 || res.ConfirmedAfter < 10*time.Minute {
+		if res := result(t, r, "first"); res.State != killswitch.Confirmed || len(res.Tried) != 11 || r.Returned != 10 || res.ConfirmedAfter < 10*time.Minute {
 			t.Errorf("%+v", res)
 		}
 		if states(r)["slow"] == killswitch.Confirmed || r.Off() {

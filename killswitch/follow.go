@@ -72,6 +72,9 @@ func (f *following) follow(ctx context.Context, i int) {
 			if late {
 				left--
 			}
+			f.mu.Lock()
+			f.receipt.Returned++
+			f.mu.Unlock()
 			f.climb(ctx, i, &r, r.Tried)
 			continue
 		case late:
