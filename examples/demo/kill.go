@@ -137,7 +137,7 @@ func (d *demo) revive(ctx context.Context) error {
 	case startErr == nil:
 		d.say("✓ it was down again after %.1f s: standby holds it\n", time.Since(began).Seconds())
 	case strings.Contains(d.standby.text(), "started though it is stopped"):
-		d.say("✓ standby has killed it before it was up\n")
+		d.say("✓ it did not come up at all: standby holds it\n")
 	default:
 		return startErr
 	}
