@@ -333,6 +333,9 @@ func (s *rehearsal) nftRefused(ctx context.Context) error {
 	return nil
 }
 
+// refusedPatience is how long the lock of another program has.
+const refusedPatience = 5 * time.Second
+
 // cutWithout has the network be cut by a program that nftables are refused to.
 func (s *rehearsal) cutWithout() {
 	r := &refusal{netns: s.netns}
@@ -345,6 +348,7 @@ func (s *rehearsal) cutWithout() {
 			// What is refused is not waited for: the lock must do without.
 			first := killswitch.Rung{Actuators: []killswitch.Actuator{r}, Patience: killswitch.NoWait}
 			t.Ladder = append([]killswitch.Rung{first}, t.Ladder...)
+			t.Ladder[1].Patience = refusedPatience // it is a program that has to start
 		}
 	}
 	s.Broken = append(s.Broken, r.Name())

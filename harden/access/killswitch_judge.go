@@ -252,7 +252,7 @@ func (r *SwitchReview) unproven(d *killswitch.Drill) []string {
 				}
 			}
 		}
-		if !slices.ContainsFunc(t.Tried, func(a killswitch.Attempt) bool { return a.Returned > 0 && a.Error == "" && !a.Abandoned }) {
+		if !slices.ContainsFunc(t.Tried, func(a killswitch.Attempt) bool { return acted(t, a) }) {
 			no("target %s: nothing stopped it", t.Name)
 		}
 		for _, o := range t.Observers {
@@ -395,4 +395,13 @@ func (r *SwitchReview) restartsNotDefeated() string {
 		}
 	}
 	return "the switch has nothing armed against that"
+}
+
+// acted reports whether an attempt came to its end, and did what it is for, or
+// all of that but for what it names as open.
+func acted(t *killswitch.TargetResult, a killswitch.Attempt) bool {
+	if a.Returned == 0 || a.Abandoned {
+		return false
+	}
+	return a.Error == "" || slices.ContainsFunc(t.Open, func(o killswitch.Open) bool { return o.Said == a.Actuator })
 }

@@ -315,6 +315,15 @@ func TestKillSwitch(t *testing.T) {
 		"a drill in which nothing was tried": {change: func(s *switched) {
 			rewrite(s, drillFiles, func(d *drill) { d.Targets[0].Tried = nil })
 		}, check: "access.kill_drilled", want: fail, finding: "access.kill_drilled.unproven"},
+		"a drill in which nothing came to its end": {change: func(s *switched) {
+			rewrite(s, drillFiles, func(d *drill) { d.Targets[0].Tried[0].Error = "killed" })
+		}, check: "access.kill_drilled", want: fail, finding: "access.kill_drilled.unproven"},
+		"a drill in which what acted names what it could not": {change: func(s *switched) {
+			rewrite(s, drillFiles, func(d *drill) {
+				d.Targets[0].Tried[0].Error = "one way is open"
+				d.Targets[0].Open = []killswitch.Open{{What: "a way", Why: "nobody can", Said: d.Targets[0].Tried[0].Actuator}}
+			})
+		}, check: "access.kill_drilled", want: pass},
 		"a drill at which nobody looked": {change: func(s *switched) {
 			rewrite(s, drillFiles, func(d *drill) { d.Targets[0].Observers[0].Looks = 0 })
 		}, check: "access.kill_drilled", want: fail, finding: "access.kill_drilled.unproven"},
