@@ -298,8 +298,18 @@ func hang(t *testing.T, pid int, dir string) *fuse {
 	}
 	defer ns.Close()
 	done := make(chan error, 1)
-	go func() {
+	var mount func()
+	mount = func() {
 		runtime.LockOSThread() // for good: the thread is in another mount namespace
+		if syscall.Gettid() == os.Getpid() {
+			// The first thread never ends, and /proc/self shows its mounts: it is
+			// held here until another has done this.
+			defer runtime.UnlockOSThread()
+			there := make(chan struct{})
+			go func() { defer close(there); mount() }()
+			<-there
+			return
+		}
 		err := syscall.Unshare(syscall.CLONE_FS)
 		if err == nil {
 			if _, _, errno := syscall.RawSyscall(sysSetns, ns.Fd(), syscall.CLONE_NEWNS, 0); errno != 0 {
@@ -310,7 +320,8 @@ func hang(t *testing.T, pid int, dir string) *fuse {
 			err = syscall.Mount("never", dir, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0,allow_other", fd))
 		}
 		done <- err
-	}()
+	}
+	go mount()
 	if err := <-done; err != nil {
 		t.Fatalf("mount: %v", err)
 	}
