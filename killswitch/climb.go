@@ -6,8 +6,6 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // How often an observer looks: for the first time once something was done, or
@@ -139,60 +137,6 @@ func (t *target) climb(ctx context.Context, since func() time.Duration, before *
 		res.Open = before.Open
 	}
 	return res
-}
-
-// lookAgain returns what is known of a target that was confirmed, once its
-// observers have looked again.
-func (t *target) lookAgain(ctx context.Context, since func() time.Duration, r TargetResult) TargetResult {
-	const attempts = 2 // at a look that does not come to its end
-	looks := make([]said, len(t.observers))
-	var g errgroup.Group
-	for i, o := range t.observers {
-		g.Go(func() error {
-			for range attempts {
-				looks[i] = look(ctx, o, t.lookTimeout)
-				if looks[i].problem == "" || looks[i].abandoned || len(looks[i].remaining) > 0 {
-					break
-				}
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // the functions return nil
-	r.Objects, r.Observers = slices.Clone(r.Objects), slices.Clone(r.Observers)
-	for i, s := range looks {
-		l := &r.Observers[i]
-		l.Looks++
-		l.Last, l.Remaining, l.Error, l.Abandoned = max(since(), 1), len(s.remaining), s.problem, s.abandoned
-		if s.clean() {
-			continue
-		}
-		r.ConfirmedAfter = 0
-		if r.State == Confirmed {
-			r.State = Unconfirmed
-		}
-		if len(s.remaining) > 0 {
-			r.State = Failed
-		}
-		known := make(map[string]bool)
-		for j := range r.Objects {
-			o := &r.Objects[j]
-			known[o.Name] = true
-			switch status, on := s.remaining[o.Name]; {
-			case on:
-				*o = ObjectResult{Name: o.Name, State: Failed, Status: status}
-			case s.problem != "" && o.State == Confirmed:
-				*o = ObjectResult{Name: o.Name}
-			}
-		}
-		for name, status := range s.remaining {
-			if !known[name] {
-				r.Objects = append(r.Objects, ObjectResult{Name: name, State: Failed, Status: status})
-			}
-		}
-	}
-	slices.SortFunc(r.Objects, func(a, b ObjectResult) int { return strings.Compare(a.Name, b.Name) })
-	return r
 }
 
 // keepTimes has objects that were confirmed before be so since then.

@@ -3,6 +3,7 @@ package killswitch
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -85,4 +86,43 @@ func (f *following) follow(ctx context.Context, i int) {
 		}
 		f.set(i, r)
 	}
+}
+
+// lookAgain returns what is known of a target that was confirmed, once its
+// observers have looked again.
+func (t *target) lookAgain(ctx context.Context, since func() time.Duration, r TargetResult) TargetResult {
+	r.Objects, r.Observers = slices.Clone(r.Objects), slices.Clone(r.Observers)
+	for i, s := range t.looks(ctx, 2) { // a second one if the first does not come to its end
+		l := &r.Observers[i]
+		l.Looks++
+		l.Last, l.Remaining, l.Error, l.Abandoned = max(since(), 1), len(s.remaining), s.problem, s.abandoned
+		if s.clean() {
+			continue
+		}
+		r.ConfirmedAfter = 0
+		if r.State == Confirmed {
+			r.State = Unconfirmed
+		}
+		if len(s.remaining) > 0 {
+			r.State = Failed
+		}
+		known := make(map[string]bool)
+		for j := range r.Objects {
+			o := &r.Objects[j]
+			known[o.Name] = true
+			switch status, on := s.remaining[o.Name]; {
+			case on:
+				*o = ObjectResult{Name: o.Name, State: Failed, Status: status}
+			case s.problem != "" && o.State == Confirmed:
+				*o = ObjectResult{Name: o.Name}
+			}
+		}
+		for name, status := range s.remaining {
+			if !known[name] {
+				r.Objects = append(r.Objects, ObjectResult{Name: name, State: Failed, Status: status})
+			}
+		}
+	}
+	slices.SortFunc(r.Objects, func(a, b ObjectResult) int { return strings.Compare(a.Name, b.Name) })
+	return r
 }

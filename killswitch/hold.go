@@ -110,20 +110,34 @@ func (h *hold) run(ctx context.Context) {
 // glance has all observers of a target look once, and returns what is on, and
 // why nobody could tell about all of it.
 func (t *target) glance(ctx context.Context) (remaining map[string]string, blind string) {
-	all := make([]said, len(t.observers))
-	var looks sync.WaitGroup
-	for i, o := range t.observers {
-		looks.Go(func() { all[i] = look(ctx, o, t.lookTimeout) })
-	}
-	looks.Wait()
 	remaining = make(map[string]string)
-	for i, s := range all {
+	for i, s := range t.looks(ctx, 1) {
 		maps.Copy(remaining, s.remaining)
 		if s.problem != "" && blind == "" {
 			blind = t.observers[i].name + ": " + s.problem
 		}
 	}
 	return remaining, blind
+}
+
+// looks has all observers of a target look at once, at most so many times if
+// they cannot see.
+func (t *target) looks(ctx context.Context, most int) []said {
+	all := make([]said, len(t.observers))
+	var looking sync.WaitGroup
+	for i, o := range t.observers {
+		looking.Go(func() {
+			for range most {
+				s := look(ctx, o, t.lookTimeout)
+				all[i] = s
+				if s.problem == "" || s.abandoned || len(s.remaining) > 0 {
+					return
+				}
+			}
+		})
+	}
+	looking.Wait()
+	return all
 }
 
 // again stops a target that is not off.

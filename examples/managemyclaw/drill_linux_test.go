@@ -263,9 +263,13 @@ func TestDrillSabotaged(t *testing.T) {
 	c := newCage(t)
 	target := func(s *rehearsal, name string) *killswitch.Target {
 		for i := range s.Targets {
-			if s.Targets[i].Name == name {
-				s.Targets[i].Timeout = 2 * time.Second
-				return &s.Targets[i]
+			if r := &s.Targets[i]; r.Name == name {
+				// Nobody need wait for what will not do.
+				for j := range r.Ladder {
+					r.Ladder[j].Patience = min(r.Ladder[j].Patience, time.Second)
+				}
+				r.Timeout = 4 * time.Second
+				return r
 			}
 		}
 		t.Fatalf("there is no target %s", name)

@@ -348,7 +348,11 @@ func (s *rehearsal) cutWithout() {
 			// What is refused is not waited for: the lock must do without.
 			first := killswitch.Rung{Actuators: []killswitch.Actuator{r}, Patience: killswitch.NoWait}
 			t.Ladder = append([]killswitch.Rung{first}, t.Ladder...)
-			t.Ladder[1].Patience = refusedPatience // it is a program that has to start
+			for j := range t.Ladder {
+				if t.Ladder[j].Actuators[0] == killswitch.Actuator(s.cutter) {
+					t.Ladder[j].Patience = refusedPatience // it is a program that has to start
+				}
+			}
 		}
 	}
 	s.Broken = append(s.Broken, r.Name())

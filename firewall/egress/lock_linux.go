@@ -111,7 +111,8 @@ func (l *Lock) do(ctx context.Context, ask func(context.Context) (*plan, error))
 }
 
 // Refresh is Arm, and Do where the lock is engaged, whichever process engaged
-// it; it asks the Source in any case. Call it when a workload has been started or connected to a network.
+// it; it asks the Source in any case. Call it when a workload has been started or
+// connected to a network.
 func (l *Lock) Refresh(ctx context.Context) error {
 	ctx, cancel := bounded(ctx)
 	defer cancel()
