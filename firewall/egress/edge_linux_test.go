@@ -174,7 +174,7 @@ func TestHostIsNotCutOff(t *testing.T) {
 		}
 		c.Close()
 		for start := time.Now(); h.sink.Conns() == before; time.Sleep(time.Millisecond) {
-			if time.Since(start) > time.Second {
+			if time.Since(start) > 10*time.Second {
 				t.Fatalf("%s: the host is cut off", name)
 			}
 		}
@@ -264,7 +264,7 @@ func TestDoAgainstOdds(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			err := l.Do(ctx)
-			if took := time.Since(start); took > time.Second {
+			if took := time.Since(start); took > 5*time.Second {
 				t.Errorf("Do took %v", took)
 			}
 			if failing := strings.HasPrefix(name, "the source"); failing != (err != nil && !strings.Contains(err.Error(), "CAP_")) {

@@ -40,7 +40,7 @@ func TestQuick(t *testing.T) {
 	l.Quick = sourceOf(first, second)
 	start := time.Now()
 	open, _ := errors.AsType[*OpenError](l.Do(t.Context()))
-	if took := time.Since(start); took > time.Second || asked != 1 {
+	if took := time.Since(start); took > 5*time.Second || asked != 1 {
 		t.Errorf("Do took %v, and asked the Source %d times", took, asked)
 	}
 	if open == nil || len(open.Unwrap()) > 0 || open.Open()["first: /run/engine.sock"] == "" || open.Open()["first: /run/other.sock"] == "" {

@@ -82,7 +82,7 @@ func TestOnlyANewConnectionConfirms(t *testing.T) {
 	s.must(err)
 	armed, err := g.Arm(t.Context(), c)
 	s.must(err)
-	if armed.Window <= 7*time.Second || armed.Window > 9*time.Second {
+	if armed.Window <= 4*time.Second || armed.Window > 9*time.Second {
 		t.Errorf("window %v", armed.Window)
 	}
 	allow := sessions[0].Allow()

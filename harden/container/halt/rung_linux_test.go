@@ -69,13 +69,13 @@ func TestRungs(t *testing.T) {
 			t.Errorf("%s: it is not done", r.Name())
 		}
 	}
-	b.confirm(b.procs, time.Second)
+	b.confirm(b.procs)
 	if left := b.truth(id); len(left) > 0 {
 		t.Error(left)
 	}
 	b.docker("start", "agent")
 	b.do(&halt.Rung{Tracker: remote, Step: halt.StepStop})
-	b.confirm(b.procs, time.Second)
+	b.confirm(b.procs)
 	b.docker("rm", "-f", "agent")
 	for _, s := range []halt.Step{halt.StepPause, halt.StepDisconnect, halt.StepKill, halt.StepStop, halt.StepRestartPolicy} {
 		if err := (&halt.Rung{Tracker: remote, Step: s}).Do(t.Context()); err != nil {
@@ -159,11 +159,11 @@ func TestDeadEngine(t *testing.T) {
 	if err := b.freeze.Do(t.Context()); err != nil {
 		t.Error(err)
 	}
-	b.confirm(b.frozen, 500*time.Millisecond)
+	b.confirm(b.frozen)
 	if err := b.kill.Do(t.Context()); err == nil {
 		t.Error("that the engine will start it when it is started is not said")
 	}
-	b.confirm(b.procs, 500*time.Millisecond)
+	b.confirm(b.procs)
 	misspelt := halt.Agent{Names: []string{"agnet"}}
 	for _, o := range []observer{
 		&halt.Processes{Agent: misspelt, DataRoot: filepath.Join(b.Dir(), "docker")},
