@@ -26,6 +26,9 @@ func (c *canary) add(fs *flag.FlagSet) {
 	fs.StringVar(&c.token, "canary-token-file", "", "`FILE` with a token of that agent's")
 }
 
+// label tells the lock that holds the canary from the one that holds the agent.
+func (c canary) label() string { return lockLabel("canary", c.container) }
+
 // standsFor returns an error if what is to stand for the agent is the agent.
 func (p *program) standsFor(ctx context.Context, agent string, c canary) error {
 	if len(p.containers) == 0 {
@@ -80,10 +83,11 @@ func (s *rehearsal) targets(ctx context.Context) error {
 		return err
 	}
 	s.Targets = s.gear.containers(s.program, []string{s.canary.container}, s.through)
-	s.cutter = &cutter{Lock: s.gear.lock, of: s}
+	s.gear.lock.Label = s.canary.label()
+	s.cutter = &cutter{Lock: s.gear.lock}
 	present := &halt.Tracker{Agent: halt.Agent{Names: []string{settings.ID}}, Engine: s.engine, DataRoot: s.engineRoot()}
 	s.cleanup = append(s.cleanup, func() { present.Close() })
-	s.cutter.undo.Source, s.cutter.undo.NetNS = workloads(present), s.netns
+	s.cutter.undo.Source, s.cutter.undo.NetNS, s.cutter.undo.Label = workloads(present), s.netns, s.gear.lock.Label
 	for i := range s.Targets {
 		for _, rung := range s.Targets[i].Ladder {
 			for j, a := range rung.Actuators {
@@ -134,7 +138,6 @@ func (s *rehearsal) inOrder() {
 type cutter struct {
 	*egress.Lock
 
-	of   *rehearsal
 	do   func(context.Context) error // in place of the lock's own; or nil
 	undo egress.Lock                 // what is undone is so by the engine that there is
 }
@@ -147,14 +150,8 @@ func (c *cutter) Do(ctx context.Context) error {
 	return c.Lock.Do(ctx)
 }
 
-// Release implements [killswitch.Releaser]. The tables are those of the agent
-// too: if that was stopped in the meantime, they stay.
-func (c *cutter) Release(ctx context.Context) error {
-	if err := c.of.fence.Fenced(ctx, c.of.agent); err != nil {
-		return fmt.Errorf("the canary stays off the network, since the agent was stopped in the meantime, and is by the same rules: %w", err)
-	}
-	return c.undo.Release(ctx)
-}
+// Release implements [killswitch.Releaser].
+func (c *cutter) Release(ctx context.Context) error { return c.undo.Release(ctx) }
 
 // spared is what switches a canary's restart policy off for as long as the drill
 // takes. To have it back starts nothing.

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -135,7 +136,7 @@ func TestDrillVariants(t *testing.T) {
 		found := false
 		for watching.Err() == nil && !found {
 			out, _ := c.Host.Command(watching, "iptables-save", "-t", "raw").CombinedOutput()
-			found = strings.Contains(string(out), "HARDSHELL-KILL-IN -i br-")
+			found = inChain.Match(out)
 			time.Sleep(5 * time.Millisecond)
 		}
 		seen <- found
@@ -255,6 +256,8 @@ func (c *cage) summary(d *killswitch.Drill) string {
 	}
 	return strings.Join(parts, "; ")
 }
+
+var inChain = regexp.MustCompile(`-A HARDSHELL-KILL-IN-[0-9A-F]{8} -i br-`)
 
 // A drill passes by nothing but what it says: where the circumstances are not
 // what they should be, or something is not stopped by what is to stop it, or not

@@ -25,6 +25,7 @@ const refusedCommand = "egress-refused"
 type (
 	refusedOrder struct {
 		NetNS     string            `json:"netns"`
+		Label     string            `json:"label"`     // of the lock
 		Workloads []egress.Workload `json:"workloads"` // none: only find out
 	}
 	refusedAnswer struct {
@@ -44,7 +45,7 @@ func (p *program) cutRefused(ctx context.Context) (int, error) {
 		return exitFail, fmt.Errorf("have the kernel refuse nftables: %w", err)
 	}
 	// The lock itself tries: on nothing, and so it makes empty tables if it may.
-	none := &egress.Lock{NetNS: o.NetNS, Source: func(context.Context) ([]egress.Workload, error) { return nil, nil }}
+	none := &egress.Lock{NetNS: o.NetNS, Label: o.Label, Source: func(context.Context) ([]egress.Workload, error) { return nil, nil }}
 	var a refusedAnswer
 	if err := none.Arm(ctx); errors.Is(err, errors.ErrUnsupported) {
 		a.Refused = err.Error()
@@ -52,7 +53,7 @@ func (p *program) cutRefused(ctx context.Context) (int, error) {
 		return exitFail, err
 	}
 	if a.Refused != "" && len(o.Workloads) > 0 {
-		lock := &egress.Lock{NetNS: o.NetNS, Source: func(context.Context) ([]egress.Workload, error) { return o.Workloads, nil }}
+		lock := &egress.Lock{NetNS: o.NetNS, Label: o.Label, Source: func(context.Context) ([]egress.Workload, error) { return o.Workloads, nil }}
 		if err := lock.Do(ctx); err != nil {
 			a.Error = err.Error()
 			if open, ok := errors.AsType[*egress.OpenError](err); ok {
@@ -68,7 +69,7 @@ var errNFTRefused = errors.New("the kernel refuses")
 
 // A refusal is nftables, to which the kernel says no: an actuator that does
 // nothing but ask, and fails.
-type refusal struct{ netns string }
+type refusal struct{ netns, label string }
 
 func (r *refusal) Name() string { return "egress.nftables" }
 
@@ -101,7 +102,7 @@ func (r *refusal) cut(ctx context.Context, all []egress.Workload) error {
 func (r *refusal) run(ctx context.Context, all []egress.Workload) (a refusedAnswer, err error) {
 	ctx, cancel := context.WithTimeout(ctx, egress.DefaultTimeout+time.Second)
 	defer cancel()
-	order, err := json.Marshal(refusedOrder{r.netns, all})
+	order, err := json.Marshal(refusedOrder{r.netns, r.label, all})
 	if err != nil {
 		return a, err
 	}

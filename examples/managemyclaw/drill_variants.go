@@ -326,7 +326,7 @@ func (s *rehearsal) trailDown(context.Context) error {
 
 // nftRefused makes sure that the kernel can be had to refuse.
 func (s *rehearsal) nftRefused(ctx context.Context) error {
-	err := (&refusal{netns: s.netns}).Do(ctx)
+	err := (&refusal{s.netns, s.canary.label()}).Do(ctx)
 	if !errors.Is(err, errNFTRefused) {
 		return errors.Join(errors.New("the kernel does not refuse nftables to the program, as it should here"), err)
 	}
@@ -338,7 +338,7 @@ const refusedPatience = 5 * time.Second
 
 // cutWithout has the network be cut by a program that nftables are refused to.
 func (s *rehearsal) cutWithout() {
-	r := &refusal{netns: s.netns}
+	r := &refusal{s.netns, s.gear.lock.Label}
 	s.cutter.do = func(ctx context.Context) error {
 		all, err := workloads(s.gear.written)(ctx)
 		return errors.Join(err, r.cut(ctx, all))

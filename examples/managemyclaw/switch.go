@@ -3,6 +3,8 @@ package main
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -113,6 +115,7 @@ func (p *program) killSwitch(agent string, log *slog.Logger) (*killSwitch, error
 		log.Warn("receipts are not signed", "err", err)
 	}
 	targets := s.containers(p, p.containers, p.engine)
+	s.lock.Label = lockLabel("agent", agent)
 	soft, err := p.softStop()
 	if err != nil {
 		return nil, err
@@ -140,6 +143,13 @@ func (p *program) killSwitch(agent string, log *slog.Logger) (*killSwitch, error
 		return nil, usageError(err.Error())
 	}
 	return s, nil
+}
+
+// lockLabel tells the lock of an agent, or of a canary, from others' on the
+// machine. It is the same in each process.
+func lockLabel(kind, name string) string {
+	sum := sha256.Sum256([]byte(kind + "\x00" + name))
+	return hex.EncodeToString(sum[:4])
 }
 
 // containers are the targets on this machine. Each is stopped by the kernel,

@@ -8,12 +8,13 @@
 //
 // # What is cut
 //
-// In the network namespace of the host, table inet hardshell_kill drops what
+// In the network namespace of the host, table inet hardshell_kill, or
+// hardshell_kill_LABEL, drops what
 // comes from a bridge of a workload and what goes to it, before connection
 // tracking and before anything of Docker, UFW or iptables sees it. So
 // established connections end too, and what an engine publishes is no longer
 // served. It knows bridges by name, and so outlasts a restart of the workload
-// and of the engine. Table bridge hardshell_kill drops what the ports of these
+// and of the engine. The bridge table of that name drops what the ports of these
 // bridges send to each other; neighbours keep theirs when the workload is
 // restarted, and not when the engine is. Both cut the whole network of the
 // workload: whoever else is on its bridges is cut off with it, since a neighbour

@@ -14,6 +14,10 @@ import (
 // Whatever a machine has, what is added is there afterwards, once, and is come
 // to first; what was in chains of ours stays.
 func FuzzXScript(f *testing.F) {
+	m, err := (&Lock{}).marks()
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Add("*raw\n:PREROUTING ACCEPT [0:0]\n:HARDSHELL-KILL-IN - [0:0]\n-A PREROUTING -j HARDSHELL-KILL-IN\n-A HARDSHELL-KILL-IN -i docker0 -j DROP\nCOMMIT\n", "br-1")
 	f.Add("*raw\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -j ACCEPT\n-A OUTPUT -j HARDSHELL-KILL-OUT\n-A OUTPUT -j HARDSHELL-KILL-OUT\nCOMMIT\n", "docker0")
 	f.Add("-A\n*\n:\n", "x")
@@ -23,8 +27,8 @@ func FuzzXScript(f *testing.F) {
 		}
 		rule := "-i " + name + " -j DROP"
 		have := parseXSave([]byte(text))
-		key := [2]string{"raw", inChain}
-		got := parseXSave([]byte(xscript(have, xrules{key: {rule}})))
+		key := [2]string{"raw", m.in}
+		got := parseXSave([]byte(m.xscript(have, xrules{key: {rule}})))
 		if n := count(got[key], rule); n != 1 && n != count(have[key], rule) {
 			t.Errorf("%q is there %d times", rule, n)
 		}

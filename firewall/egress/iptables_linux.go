@@ -16,21 +16,18 @@ import (
 	"github.com/managemyclaw/hardshell/firewall"
 )
 
-// Chains of ours in the tables of iptables.
-const (
-	inChain      = "HARDSHELL-KILL-IN"
-	outChain     = "HARDSHELL-KILL-OUT"
-	forwardChain = "HARDSHELL-KILL-FWD"
-	groupChain   = "HARDSHELL-KILL-CG"
-)
+// An xchain is a chain of ours in a table of iptables, and where it is called
+// from.
+type xchain struct{ table, parent, chain string }
 
-// xtables is where chains of ours are called from.
-var xtables = []struct{ table, parent, chain string }{
-	{"raw", "PREROUTING", inChain},
-	{"raw", "OUTPUT", outChain},
-	{"mangle", "FORWARD", forwardChain},
-	{"raw", "OUTPUT", groupChain},
-	{"mangle", "INPUT", groupChain},
+func (m *marks) xchains() []xchain {
+	return []xchain{
+		{"raw", "PREROUTING", m.in},
+		{"raw", "OUTPUT", m.out},
+		{"mangle", "FORWARD", m.forward},
+		{"raw", "OUTPUT", m.group},
+		{"mangle", "INPUT", m.group},
+	}
 }
 
 // lockWait is how many seconds a program waits for others that change rules.
@@ -56,11 +53,13 @@ func ready(ctx context.Context) error {
 }
 
 func (p *plan) hostByIPTables(ctx context.Context) error {
-	rules := xrules{{"raw", inChain}: nil, {"raw", outChain}: nil, {"mangle", forwardChain}: nil}
+	m := p.host.marks
+	in, out, forward := [2]string{"raw", m.in}, [2]string{"raw", m.out}, [2]string{"mangle", m.forward}
+	rules := xrules{in: nil, out: nil, forward: nil}
 	for _, name := range p.names {
-		rules[[2]string{"raw", inChain}] = append(rules[[2]string{"raw", inChain}], "-i "+name+" -j DROP")
-		rules[[2]string{"raw", outChain}] = append(rules[[2]string{"raw", outChain}], "-o "+name+" -j DROP")
-		rules[[2]string{"mangle", forwardChain}] = append(rules[[2]string{"mangle", forwardChain}], "-o "+name+" -j DROP")
+		rules[in] = append(rules[in], "-i "+name+" -j DROP")
+		rules[out] = append(rules[out], "-o "+name+" -j DROP")
+		rules[forward] = append(rules[forward], "-o "+name+" -j DROP")
 	}
 	err := p.host.restore(ctx, rules)
 	if len(p.group) == 0 {
@@ -70,7 +69,7 @@ func (p *plan) hostByIPTables(ctx context.Context) error {
 	rules = xrules{}
 	for _, g := range p.group {
 		for _, table := range []string{"raw", "mangle"} {
-			key := [2]string{table, groupChain}
+			key := [2]string{table, m.group}
 			rules[key] = append(rules[key], fmt.Sprintf("-m cgroup --path %q -j DROP", g.path))
 		}
 	}
@@ -81,7 +80,7 @@ func (p *plan) hostByIPTables(ctx context.Context) error {
 }
 
 func (r *room) insideByIPTables(ctx context.Context) error {
-	return r.restore(ctx, xrules{{"raw", inChain}: {"-j DROP"}, {"raw", outChain}: {"-j DROP"}})
+	return r.restore(ctx, xrules{{"raw", r.marks.in}: {"-j DROP"}, {"raw", r.marks.out}: {"-j DROP"}})
 }
 
 // restore adds rules to chains of ours, each family in one go, both at once.
@@ -109,7 +108,7 @@ func (r *room) restoreFamily(ctx context.Context, program string, rules xrules) 
 	if err != nil {
 		return err
 	}
-	script := xscript(parseXSave(text), rules)
+	script := r.marks.xscript(parseXSave(text), rules)
 	_, err = r.run(ctx, []byte(script), program+"-restore", "--noflush", "-w", lockWait)
 	return err
 }
@@ -117,11 +116,11 @@ func (r *room) restoreFamily(ctx context.Context, program string, rules xrules) 
 // xscript makes what iptables-restore reads. What is in a chain of ours already
 // stays, since to declare a chain is to flush it, and what leads there comes
 // first.
-func xscript(have, add xrules) string {
+func (m *marks) xscript(have, add xrules) string {
 	var b strings.Builder
 	for _, table := range []string{"raw", "mangle"} {
 		var lines strings.Builder
-		for _, x := range xtables {
+		for _, x := range m.xchains() {
 			more, ok := add[[2]string{x.table, x.chain}]
 			if x.table != table || !ok {
 				continue
@@ -178,7 +177,7 @@ func (r *room) releaseIPTables(ctx context.Context) error {
 		var b strings.Builder
 		for _, table := range []string{"raw", "mangle"} {
 			var lines strings.Builder
-			for _, x := range xtables {
+			for _, x := range r.marks.xchains() {
 				if _, ok := have[[2]string{table, x.chain}]; !ok || x.table != table {
 					continue
 				}
@@ -203,7 +202,7 @@ func (r *room) releaseIPTables(ctx context.Context) error {
 
 func engagedByIPTables(ctx context.Context, host *room) (yes bool, err error) {
 	err = host.eachFlavour(ctx, func(_ string, have xrules) error {
-		for _, x := range xtables {
+		for _, x := range host.marks.xchains() {
 			yes = yes || len(have[[2]string{x.table, x.chain}]) > 0
 		}
 		return nil

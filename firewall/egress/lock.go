@@ -12,7 +12,8 @@ import (
 //
 // What it does is in the kernel and lasts until Release, the end of the
 // namespaces, or the next start of the machine; after one, Do again. It does not
-// matter which process does it: Release undoes what another one's Do did.
+// matter which process does it: Release undoes what the Do of another one did
+// whose Label is the same.
 type Lock struct {
 	// Source lists the workloads. It is asked by Arm, and by Do after what
 	// was prepared has been cut.
@@ -30,6 +31,13 @@ type Lock struct {
 	// /run/netns/NAME. Empty means that of the caller. With a rootless engine
 	// it is that of the process that holds its bridges.
 	NetNS string
+
+	// Label tells this Lock from others on the machine, each of which holds
+	// what it has cut, whatever the others release: give each agent one of its
+	// own, such as "inbox". Those with the same Label are one lock, in whichever
+	// process they are. It has up to 8 characters, a to z and 0 to 9, and may be
+	// empty.
+	Label string
 
 	// IPTables has iptables and ip6tables keep the lock, which nftables does
 	// otherwise. They are tried in any case where nftables is missing or

@@ -15,7 +15,11 @@ import (
 )
 
 func (l *Lock) hostRoom() (*room, error) {
-	r, err := openRoom(l.NetNS)
+	marks, err := l.marks()
+	if err != nil {
+		return nil, err
+	}
+	r, err := openRoom(l.NetNS, marks)
 	if err != nil {
 		return nil, fmt.Errorf("network namespace of the host: %w", err)
 	}
@@ -71,6 +75,10 @@ func (l *Lock) askQuick(ctx context.Context) (*plan, error) {
 // plan looks at workloads. Namespaces that an earlier plan holds open are taken
 // over.
 func (l *Lock) plan(ctx context.Context, workloads []Workload, listed map[string]Workload) (p *plan, err error) {
+	marks, err := l.marks()
+	if err != nil {
+		return nil, err
+	}
 	p = &plan{open: map[string]string{}, listed: listed}
 	known := map[nsID]*room{}
 	l.mu.Lock()
@@ -82,7 +90,7 @@ func (l *Lock) plan(ctx context.Context, workloads []Workload, listed map[string
 	}
 	l.mu.Unlock()
 	enter := func(path string) (*room, error) {
-		r, err := openRoom(path)
+		r, err := openRoom(path, marks)
 		if err != nil {
 			return nil, err
 		}
@@ -96,7 +104,7 @@ func (l *Lock) plan(ctx context.Context, workloads []Workload, listed map[string
 		return r, nil
 	}
 	if p.host, err = enter(l.NetNS); err != nil {
-		return nil, fmt.Errorf("network namespace of the host: %w", explain(err))
+		return nil, fmt.Errorf("network namespace of the host: %w", marks.explain(err))
 	}
 	host, err := p.host.links(ctx)
 	if err != nil {
@@ -143,7 +151,7 @@ func (s *survey) look(ctx context.Context, w Workload) error {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ESRCH):
 			// It has ended, and nothing of it is left that could send.
 		case err != nil:
-			reasons = append(reasons, fmt.Errorf("its network namespace: %w", explain(err)))
+			reasons = append(reasons, fmt.Errorf("its network namespace: %w", s.host.marks.explain(err)))
 		case r == s.host:
 			shared = true
 		case ofMachineItself(r.id):

@@ -20,9 +20,10 @@ type nsID struct{ dev, ino uint64 }
 
 // A room is a network namespace that is held open, with a socket in it.
 type room struct {
-	id   nsID
-	path string // where it was found
-	ns   *os.File
+	id    nsID
+	path  string // where it was found
+	ns    *os.File
+	marks *marks // of what is made in it
 
 	mu      sync.Mutex // of what follows, and of the transactions
 	nft     *nftables.Conn
@@ -37,7 +38,7 @@ func (r *room) String() string {
 	return r.path
 }
 
-func openRoom(path string) (*room, error) {
+func openRoom(path string, marks *marks) (*room, error) {
 	file := path
 	if file == "" {
 		file = "/proc/thread-self/ns/net"
@@ -51,7 +52,7 @@ func openRoom(path string) (*room, error) {
 		ns.Close()
 		return nil, err
 	}
-	return &room{id: id, path: path, ns: ns}, nil
+	return &room{id: id, path: path, ns: ns, marks: marks}, nil
 }
 
 func identify(f *os.File) (nsID, error) {
@@ -132,7 +133,7 @@ func (r *room) ask(ctx context.Context, fn func(*nftables.Conn) error) error {
 		return err
 	}
 	if err := r.dialLocked(); err != nil {
-		return explain(err)
+		return r.marks.explain(err)
 	}
 	socket := r.netlink
 	if deadline, ok := ctx.Deadline(); ok {
@@ -146,7 +147,7 @@ func (r *room) ask(ctx context.Context, fn func(*nftables.Conn) error) error {
 		if ctx.Err() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 			err = ctx.Err()
 		}
-		return explain(err)
+		return r.marks.explain(err)
 	}
 	_ = socket.SetDeadline(time.Time{})
 	return nil
@@ -155,7 +156,7 @@ func (r *room) ask(ctx context.Context, fn func(*nftables.Conn) error) error {
 // transact carries out a transaction.
 func (r *room) transact(ctx context.Context, fill func(*batch)) error {
 	return r.ask(ctx, func(c *nftables.Conn) error {
-		b := &batch{Conn: c}
+		b := &batch{Conn: c, table: r.marks.table}
 		fill(b)
 		if b.err != nil {
 			return b.err
@@ -190,7 +191,7 @@ func (r *room) release(ctx context.Context) error {
 	var errs []error
 	for _, family := range allFamilies {
 		err := r.ask(ctx, func(c *nftables.Conn) error {
-			b := &batch{Conn: c}
+			b := &batch{Conn: c, table: r.marks.table}
 			b.remove(family)
 			return c.Flush()
 		})
@@ -218,7 +219,7 @@ func engaged(ctx context.Context, host *room) (yes bool, err error) {
 	err = host.ask(ctx, func(c *nftables.Conn) error {
 		chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
 		for _, chain := range chains {
-			yes = yes || chain.Name == engagedChain && chain.Table.Name == tableName
+			yes = yes || chain.Name == engagedChain && chain.Table.Name == host.marks.table
 		}
 		return err
 	})
@@ -229,10 +230,10 @@ func engaged(ctx context.Context, host *room) (yes bool, err error) {
 }
 
 // explain adds what the caller can do about err.
-func explain(err error) error {
+func (m *marks) explain(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN, and look who owns a table %s: %w", tableName, err)
+		return fmt.Errorf("run as root, or with CAP_NET_ADMIN and CAP_SYS_ADMIN, and look who owns a table %s: %w", m.table, err)
 	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EAFNOSUPPORT):
 		return fmt.Errorf("this kernel has no nftables, or lacks a part of it: %w: %w", errors.ErrUnsupported, err)
 	}

@@ -11,9 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tableName is that of all tables of a Lock, in every family and namespace.
-const tableName = "hardshell_kill"
-
 // engagedChain is a chain without a hook: it is there while the lock is
 // engaged.
 const engagedChain = "engaged"
@@ -30,8 +27,9 @@ const (
 // and chains are emptied before they are filled.
 type batch struct {
 	*nftables.Conn
-	sets uint32
-	err  error
+	table string
+	sets  uint32
+	err   error
 }
 
 func (b *batch) chain(t *nftables.Table, name string, hook *nftables.ChainHook, priority int32, policy nftables.ChainPolicy, device string) *nftables.Chain {
@@ -81,7 +79,7 @@ func named(key expr.MetaKey, s *nftables.Set) []expr.Any {
 // host is what a plan has in the host's namespace. Without engage it drops
 // nothing, unless it is engaged already.
 func (b *batch) host(p *plan, engage bool) {
-	inet := b.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: tableName})
+	inet := b.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: b.table})
 	cut := b.set(inet, "interfaces", nftables.TypeIFName)
 	pre := b.chain(inet, "prerouting", nftables.ChainHookPrerouting, hostPriority, nftables.ChainPolicyAccept, "")
 	b.drop(pre, named(expr.MetaKeyIIFNAME, cut)...)
@@ -94,7 +92,7 @@ func (b *batch) host(p *plan, engage bool) {
 		b.add(cut, interfaceNames(p.names))
 	}
 
-	bridge := b.AddTable(&nftables.Table{Family: nftables.TableFamilyBridge, Name: tableName})
+	bridge := b.AddTable(&nftables.Table{Family: nftables.TableFamilyBridge, Name: b.table})
 	ports := b.set(bridge, "ports", nftables.TypeIFName)
 	pre = b.chain(bridge, "prerouting", nftables.ChainHookPrerouting, hostPriority, nftables.ChainPolicyAccept, "")
 	b.drop(pre, named(expr.MetaKeyIIFNAME, ports)...)
@@ -131,7 +129,7 @@ func (b *batch) host(p *plan, engage bool) {
 // inside is what is in the namespace of a workload. Nothing passes, be it to
 // the same namespace: an embedded resolver is reached by its loopback interface.
 func (b *batch) inside() {
-	t := b.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: tableName})
+	t := b.AddTable(&nftables.Table{Family: nftables.TableFamilyINet, Name: b.table})
 	b.chain(t, "input", nftables.ChainHookInput, insidePriority, nftables.ChainPolicyDrop, "")
 	b.chain(t, "output", nftables.ChainHookOutput, insidePriority, nftables.ChainPolicyDrop, "")
 }
@@ -139,14 +137,14 @@ func (b *batch) inside() {
 // device is about what packet sockets send by an interface, which no other
 // family sees.
 func (b *batch) device(d link) {
-	t := b.AddTable(&nftables.Table{Family: nftables.TableFamilyNetdev, Name: tableName})
+	t := b.AddTable(&nftables.Table{Family: nftables.TableFamilyNetdev, Name: b.table})
 	b.chain(t, fmt.Sprintf("egress%d", d.index), nftables.ChainHookEgress, insidePriority, nftables.ChainPolicyDrop, d.name)
 }
 
 // remove takes the tables of a family away, if there are any: to delete what
 // is not there would be an error.
 func (b *batch) remove(family nftables.TableFamily) {
-	t := &nftables.Table{Family: family, Name: tableName}
+	t := &nftables.Table{Family: family, Name: b.table}
 	b.AddTable(t)
 	b.DelTable(t)
 }
