@@ -13,3 +13,5 @@ func (p *Processes) Glances() bool {
 	_, known := p.lookout.kin(p.lookout.roll.all())
 	return known
 }
+
+var MountedSockets = mountedSockets

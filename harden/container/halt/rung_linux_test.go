@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,7 +94,13 @@ func TestTracker(t *testing.T) {
 	b := start(t, halt.Agent{Names: []string{"agent", "hostly"}})
 	b.docker("network", "create", "-o", "com.docker.network.bridge.name=br-claw", "claw")
 	b.docker("network", "create", "other")
-	b.run("agent", "--restart=unless-stopped", "--cap-add=NET_ADMIN", "--network=claw", "-v", b.HostPath("/run/docker.sock")+":/run/docker.sock", lab.AgentImage)
+	shared := t.TempDir()
+	ln, err := net.Listen("unix", filepath.Join(shared, "engine.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	b.run("agent", "--restart=unless-stopped", "--cap-add=NET_ADMIN", "--network=claw", "-v", b.HostPath("/run/docker.sock")+":/run/docker.sock", "-v", shared+":/shared", lab.AgentImage)
 	b.run("hostly", "--network=host", lab.AgentImage)
 	ctx, cancel := context.WithCancel(t.Context())
 	watched := make(chan struct{})
@@ -124,7 +131,7 @@ func TestTracker(t *testing.T) {
 	until("both run", func() bool { return find("agent").NetNS != "" && find("hostly").NetNS != "" })
 	c, h := find("agent"), find("hostly")
 	if strings.Join(c.Bridges, " ") != "br-claw" || !c.NetAdmin || c.HostNetwork || c.RestartPolicy != "unless-stopped" || len(c.Addrs) == 0 ||
-		len(c.Sockets) != 1 || !strings.Contains(c.Unified, c.ID) || !strings.Contains(c.Freezer, c.ID) || c.Sandbox == "" || c.Object() != "container/agent" {
+		len(c.Sockets) != 2 || !strings.Contains(c.Unified, c.ID) || !strings.Contains(c.Freezer, c.ID) || c.Sandbox == "" || c.Object() != "container/agent" {
 		t.Errorf("%+v", c)
 	}
 	if !h.HostNetwork || len(h.Bridges) > 0 || h.NetAdmin {

@@ -65,7 +65,7 @@ type Container struct {
 	RestartPolicy string
 	Privileged    bool
 	NetAdmin      bool     // it may change its own network
-	Sockets       []string // unix sockets of the machine that are mounted into it
+	Sockets       []string // unix sockets of the machine that are mounted into it, or in a directory that is
 }
 
 // Object is what receipts call it.
@@ -286,10 +286,10 @@ func (t *Tracker) learnNetworks(networks []container.EngineNetwork) {
 // describe takes over what the engine says.
 func (k *tracked) describe(s *container.Settings, t *Tracker) {
 	var sockets []string
-	for _, m := range s.Mounts {
-		if info, err := os.Stat(m.Source); m.Source != "" && err == nil && info.Mode()&fs.ModeSocket != 0 {
-			sockets = append(sockets, m.Source)
-		}
+	if !t.isRemote() {
+		var first process
+		_ = first.readStat(procDir(s.PID) + "/stat") // else it has ended, and so has its shim
+		sockets = mountedSockets(s.Mounts, first.ppid)
 	}
 	networks := make(map[string]string)
 	var addrs []netip.Addr
