@@ -241,11 +241,18 @@ func doorIn(mode string) func(*trial) {
 	}
 }
 
+// open starts a gateway, which needs Composio for that.
+func (r *trial) open(o *office) *service {
+	mode := r.front.mode.Swap("")
+	defer r.front.mode.Store(mode)
+	return o.start(r.t, "--composio-url", r.front.url)
+}
+
 // gatewayGoes ends the gateway; another takes its place in the end.
 func (r *trial) gatewayGoes() {
 	r.gateway.stop()
 	r.onLift(func() {
-		r.gateway = r.office.start(r.t, "--composio-url", r.front.url)
+		r.gateway = r.open(r.office)
 		r.door.lead(r.gateway.url)
 	})
 }
@@ -255,7 +262,7 @@ func (r *trial) gatewayGoes() {
 func (r *trial) gatewayBlind() {
 	other := *r.office
 	other.state = filepath.Join(r.office.dir, "another")
-	blind := other.start(r.t, "--composio-url", r.front.url)
+	blind := r.open(&other)
 	r.door.lead(blind.url)
 	r.door.mode.Store(doorLies)
 	r.onLift(func() {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -109,9 +110,17 @@ func (r *trial) onLift(f func()) { r.undo = append(r.undo, f) }
 // try fires the switch under faults, and compares what it says with what is.
 func (s *stage) try(t *testing.T, with setting) {
 	r := &trial{stage: s, t: t, let: make(chan struct{}), actuators: make(map[string]*faultyActuator), observers: make(map[string]*faultyObserver)}
+	end := func() {}
+	t.Cleanup(func() { end() })
 	t.Cleanup(func() { r.lift() })
 	r.build(t)
 	kill, sw := r.newSwitch(t)
+	end = sync.OnceFunc(func() {
+		close(r.let)
+		if err := kill.lock.Release(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
 	if !with.cold {
 		if _, err := sw.Arm(t.Context()); err != nil {
 			t.Fatal(err)
@@ -138,10 +147,7 @@ func (s *stage) try(t *testing.T, with setting) {
 	if why := r.letsIn(t, letsInTime); why != "" && receipt.Fence.Durable {
 		t.Errorf("the fence is durable, and once all is well again, %s", why)
 	}
-	close(r.let)
-	if err := kill.lock.Release(context.WithoutCancel(t.Context())); err != nil {
-		t.Fatal(err)
-	}
+	end()
 	s.renew(t)
 }
 
@@ -155,7 +161,7 @@ func (r *trial) build(t *testing.T) {
 	}
 	r.office.state = r.disk.dir(t)
 	r.front = newComposioFront(t, r.office.composio)
-	r.gateway = r.office.start(t, "--composio-url", r.front.url)
+	r.gateway = r.open(r.office)
 	r.door = newGatewayDoor(t, r.gateway.url)
 	r.agentHTTP = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 }
