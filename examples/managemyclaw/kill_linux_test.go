@@ -393,6 +393,9 @@ func (r *runaway) fires(b *testing.B) {
 		if _, err := s.Arm(b.Context()); err != nil {
 			b.Fatal(err)
 		}
+		if err := prefer(); err != nil {
+			b.Fatal(err)
+		}
 		start := time.Now()
 		b.StartTimer()
 		receipt, err := s.Fire(b.Context(), "a benchmark")

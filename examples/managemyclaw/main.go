@@ -50,6 +50,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/managemyclaw/hardshell/firewall/egress"
@@ -64,6 +65,9 @@ const (
 )
 
 func main() {
+	if len(os.Args) > 1 && slices.Contains([]string{"kill", "standby", "drill"}, os.Args[1]) {
+		hurry(os.Stderr)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)
 	stop() // not before: a second interrupt must not cut off the undoing that the first began
