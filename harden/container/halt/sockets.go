@@ -25,8 +25,8 @@ func mountedSockets(mounts []container.Mount, pids ...int) []string {
 			found = append(found, m.Source)
 		case info.IsDir():
 			dirs = append(dirs, m.Source)
-			if real, err := filepath.EvalSymlinks(m.Source); err == nil {
-				dirs = append(dirs, real)
+			if resolved, err := filepath.EvalSymlinks(m.Source); err == nil {
+				dirs = append(dirs, resolved)
 			}
 		}
 	}
@@ -35,8 +35,8 @@ func mountedSockets(mounts []container.Mount, pids ...int) []string {
 	}
 	for _, name := range bound(pids) {
 		names := []string{name}
-		if real, err := filepath.EvalSymlinks(name); err == nil {
-			names = append(names, real)
+		if resolved, err := filepath.EvalSymlinks(name); err == nil {
+			names = append(names, resolved)
 		}
 		if info, err := os.Stat(name); err != nil || info.Mode()&fs.ModeSocket == 0 {
 			continue // its name is gone, or belongs to another mount namespace
