@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -351,7 +352,8 @@ func BenchmarkKill(b *testing.B) {
 			}
 		}
 	}
-	b.Run("switch", func(b *testing.B) { r.fires(b) })
+	b.Run("switch", func(b *testing.B) { r.fires(b, (*program).newSwitch, nil) })
+	b.Run("switch-while-the-rest-hangs", r.firesAlone)
 	for _, way := range []struct {
 		name       string
 		fire, undo func()
@@ -379,16 +381,60 @@ func BenchmarkKill(b *testing.B) {
 	}
 }
 
-// fires measures the switch.
-func (r *runaway) fires(b *testing.B) {
-	all := map[string][]time.Duration{}
-	for range b.N {
-		b.StopTimer()
-		p := r.program(b)
-		s, err := p.killSwitch(runawayName, slog.New(slog.DiscardHandler))
+// firesAlone measures the switch while Composio and the engine hang.
+func (r *runaway) firesAlone(b *testing.B) {
+	var hung atomic.Bool
+	c := composiotest.New(composiotest.Config{Fault: func(*http.Request) composiotest.Fault { return composiotest.Fault{Hang: hung.Load()} }})
+	if err := c.Start(); err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { c.Close() })
+	key := filepath.Join(b.TempDir(), "key")
+	if err := os.WriteFile(key, []byte(composiotest.ProjectKey), 0o600); err != nil {
+		b.Fatal(err)
+	}
+	signal := func(s syscall.Signal) {
+		if err := syscall.Kill(r.DockerdPID(), s); err != nil {
+			b.Error(err)
+		}
+	}
+	c.AddAccount(composiotest.Account{ID: "ca_mail", UserID: "ann"})
+	build := func(p *program, t testing.TB) *killSwitch {
+		p.composioURL, p.composioKey = c.URL, key
+		s := &killSwitch{}
+		targets := s.containers(p, p.containers, p.engine)
+		revoke, err := p.composioTarget(nil)
 		if err != nil {
 			b.Fatal(err)
 		}
+		targets = append(targets, *revoke)
+		for i := range targets {
+			targets[i].Timeout = 3 * time.Second // what hangs is not waited for here
+		}
+		s.Switch, err = killswitch.New(killswitch.Config{Agent: runawayName, Dir: p.stateDir, Targets: targets, Trail: p.trail(), Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		t.Cleanup(s.close)
+		return s
+	}
+	r.fires(b, build, func(hang bool) {
+		hung.Store(hang)
+		if hang {
+			signal(syscall.SIGSTOP)
+		} else {
+			signal(syscall.SIGCONT)
+		}
+	})
+}
+
+// fires measures a switch, while things hang, if they do: then only what is in
+// the kernel is confirmed.
+func (r *runaway) fires(b *testing.B, build func(*program, testing.TB) *killSwitch, hang func(bool)) {
+	all := map[string][]time.Duration{}
+	for range b.N {
+		b.StopTimer()
+		s := build(r.program(b), b)
 		r.run(b)
 		if _, err := s.Arm(b.Context()); err != nil {
 			b.Fatal(err)
@@ -396,17 +442,30 @@ func (r *runaway) fires(b *testing.B) {
 		if err := prefer(); err != nil {
 			b.Fatal(err)
 		}
+		local := []string{egressTarget, frozenTarget, processesTarget}
+		if hang != nil {
+			hang(true)
+		} else {
+			local = append(local, restartsTarget)
+		}
 		start := time.Now()
 		b.StartTimer()
 		receipt, err := s.Fire(b.Context(), "a benchmark")
 		b.StopTimer()
-		if err != nil {
+		if hang != nil {
+			hang(false)
+		} else if err != nil {
 			b.Fatal(err, receipt)
 		}
 		all["last-byte"] = append(all["last-byte"], max(0, r.silent(b).Sub(start.Round(0))))
 		all["fence"] = append(all["fence"], receipt.Fence.EngagedAfter)
 		for _, t := range receipt.Targets {
-			all[t.Name] = append(all[t.Name], t.ConfirmedAfter)
+			if slices.Contains(local, t.Name) {
+				if t.State != killswitch.Confirmed {
+					b.Fatalf("%+v", t)
+				}
+				all[t.Name] = append(all[t.Name], t.ConfirmedAfter)
+			}
 		}
 		if err := s.lock.Release(b.Context()); err != nil {
 			b.Fatal(err)

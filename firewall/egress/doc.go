@@ -9,16 +9,15 @@
 // # What is cut
 //
 // In the network namespace of the host, table inet hardshell_kill, or
-// hardshell_kill_LABEL, drops what
-// comes from a bridge of a workload and what goes to it, before connection
-// tracking and before anything of Docker, UFW or iptables sees it. So
-// established connections end too, and what an engine publishes is no longer
-// served. It knows bridges by name, and so outlasts a restart of the workload
-// and of the engine. The bridge table of that name drops what the ports of these
-// bridges send to each other; neighbours keep theirs when the workload is
-// restarted, and not when the engine is. Both cut the whole network of the
-// workload: whoever else is on its bridges is cut off with it, since a neighbour
-// could pass on what it says.
+// hardshell_kill_LABEL, drops what comes from a bridge of a workload and what
+// goes to it, before connection tracking and before anything of Docker, UFW or
+// iptables sees it. So established connections end too, and what an engine
+// publishes is no longer served. It knows bridges by name, and so outlasts a
+// restart of the workload and of the engine. The bridge table of that name drops
+// what the ports of these bridges send to each other; neighbours keep theirs
+// when the workload is restarted, and not when the engine is. Both cut the whole
+// network of the workload: whoever else is on its bridges is cut off with it,
+// since a neighbour could pass on what it says.
 //
 // In the network namespace of each workload, tables of the same name drop
 // everything that is sent or received there, what packet sockets send included.

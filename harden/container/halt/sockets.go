@@ -1,7 +1,9 @@
 package halt
 
 import (
+	"cmp"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +12,10 @@ import (
 	"github.com/managemyclaw/hardshell/harden/container"
 	"github.com/managemyclaw/hardshell/internal/procfs"
 )
+
+// maxSockets is how many sockets in mounted directories are told of: who shares
+// the machine's network may bind as many as it likes.
+const maxSockets = 64
 
 // mountedSockets returns the unix sockets of the machine that are mounted into a
 // container, by themselves or in a directory, by their paths on the machine. In a
@@ -33,22 +39,38 @@ func mountedSockets(mounts []container.Mount, pids ...int) []string {
 	if len(dirs) == 0 {
 		return found
 	}
+	inDirs := make(map[string]bool)
 	for _, name := range bound(pids) {
-		names := []string{name}
-		if resolved, err := filepath.EvalSymlinks(name); err == nil {
-			names = append(names, resolved)
+		if resolved, err := filepath.EvalSymlinks(name); err == nil && !belowAny(dirs, name) {
+			name = resolved
 		}
-		if info, err := os.Stat(name); err != nil || info.Mode()&fs.ModeSocket == 0 {
-			continue // its name is gone, or belongs to another mount namespace
+		if !belowAny(dirs, name) {
+			continue
 		}
-		if slices.ContainsFunc(dirs, func(dir string) bool {
-			return slices.ContainsFunc(names, func(name string) bool { return below(dir, name) })
-		}) {
-			found = append(found, names[len(names)-1])
+		// Otherwise its name is gone, or belongs to another mount namespace.
+		if info, err := os.Stat(name); err == nil && info.Mode()&fs.ModeSocket != 0 {
+			inDirs[name] = true
 		}
 	}
+	all := slices.SortedFunc(maps.Keys(inDirs), func(a, b string) int {
+		return cmp.Or(cmp.Compare(engineRank(b), engineRank(a)), cmp.Compare(a, b))
+	})
+	found = append(found, all[:min(len(all), maxSockets)]...)
 	slices.Sort(found)
 	return slices.Compact(found)
+}
+
+// engineRank is higher for what is likely an engine's.
+func engineRank(name string) int {
+	switch filepath.Base(name) {
+	case "docker.sock", "containerd.sock", "podman.sock", "crio.sock":
+		return 1
+	}
+	return 0
+}
+
+func belowAny(dirs []string, name string) bool {
+	return slices.ContainsFunc(dirs, func(dir string) bool { return below(dir, name) })
 }
 
 func below(dir, name string) bool {

@@ -1,6 +1,7 @@
 package halt_test
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -66,7 +67,11 @@ func TestMountedSockets(t *testing.T) {
 			}
 		})
 	}
-	if got := halt.MountedSockets([]container.Mount{{Source: "/"}}); !slices.Contains(got, engine) {
-		t.Errorf("in all of the machine's files there is %q", got)
+	for i := range 100 {
+		listen(fmt.Sprintf("many/%d", i))
+	}
+	docker, _ := listen("many/x/docker.sock")
+	if got := halt.MountedSockets([]container.Mount{{Source: engine}, {Source: filepath.Join(dir, "many")}}); len(got) != 65 || !slices.Contains(got, engine) || !slices.Contains(got, docker) {
+		t.Errorf("of many there are %q", got)
 	}
 }

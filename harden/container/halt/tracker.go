@@ -65,7 +65,7 @@ type Container struct {
 	RestartPolicy string
 	Privileged    bool
 	NetAdmin      bool     // it may change its own network
-	Sockets       []string // unix sockets of the machine that are mounted into it, or in a directory that is
+	Sockets       []string // unix sockets of the machine that are mounted into it, and up to 64 in directories that are
 }
 
 // Object is what receipts call it.
