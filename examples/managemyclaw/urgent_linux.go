@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -54,9 +54,9 @@ func prefer() error {
 	return nil
 }
 
-// hurry is urgent as far as it may be.
+// hurry is urgent as far as it may be, and says what it may not.
 func hurry(stderr io.Writer) {
-	if err := urgent(); err != nil && !errors.Is(err, fs.ErrPermission) {
-		fmt.Fprintf(stderr, "%s\n", printable(err.Error()))
+	if err := urgent(); err != nil {
+		fmt.Fprintln(stderr, printable(strings.ReplaceAll(err.Error(), "\n", "; ")))
 	}
 }
