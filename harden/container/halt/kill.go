@@ -25,6 +25,10 @@ const (
 	DefaultKillTimeout   = 400 * time.Millisecond
 )
 
+// slowEngine is how much longer an engine is waited for, once the processes have
+// ended, that answers other questions meanwhile: one that hangs does not.
+const slowEngine = 2 * time.Second
+
 // Kill is an actuator that ends every process of the agent's containers,
 // without the engine. It freezes first, so that nothing forks away or sees its
 // end coming; has the engine switch off restarts, if it answers soon; and sends
@@ -39,8 +43,9 @@ const (
 type Kill struct {
 	Tracker *Tracker // Required.
 
-	// EngineTimeout is how long the engine is waited for, and again once the
-	// processes have ended if it refused while they did. Zero means
+	// EngineTimeout is how long the engine is waited for before the processes
+	// are killed, and again once they have ended if it refused while they did. One
+	// that is slow, and does not hang, is then given 2 s besides. Zero means
 	// DefaultEngineTimeout, negative that it is not asked.
 	EngineTimeout time.Duration
 
@@ -83,18 +88,30 @@ func (a *Kill) Do(ctx context.Context) error {
 			}
 		}()
 		var l ledger
-		on := a.policies(ctx, ours)
+		timeout := cmp.Or(a.EngineTimeout, DefaultEngineTimeout)
+		beats, stop := a.feel(ctx, timeout)
+		defer stop()
+		on := a.policies(ctx, ours, timeout)
 		ending, cancel := context.WithTimeout(ctx, cmp.Or(a.Timeout, DefaultKillTimeout))
 		defer cancel()
 		each(ours, func(k *tracked) { k.end(ending, &l) })
+		slow := len(on) > 0 && beats()
+		if slow {
+			timeout += slowEngine
+		}
 		var again []*tracked
 		for k, err := range on {
-			if !k.policy.pending() && !errors.Is(err, container.ErrEngine) { // it answers, and could not while the container ended
+			// It answers, and could not, or not yet, while the container ended.
+			if !errors.Is(err, container.ErrEngine) && (slow || !k.policy.pending()) {
 				again = append(again, k)
 				delete(on, k)
 			}
 		}
-		maps.Copy(on, a.policies(ctx, again))
+		if len(again) > 0 {
+			stop := a.keepEnding(ctx, ours)
+			maps.Copy(on, a.policies(ctx, again, timeout))
+			stop()
+		}
 		for k, err := range on {
 			c := k.info()
 			l.add(c.Object(), fmt.Sprintf("the engine may start it again, its restart policy is %q: %v", k.policy.last(), err))
@@ -106,8 +123,7 @@ func (a *Kill) Do(ctx context.Context) error {
 
 // policies switches restarts off, for all containers at once. It returns those
 // whose policy is still on, and why.
-func (a *Kill) policies(ctx context.Context, all []*tracked) map[*tracked]error {
-	timeout := cmp.Or(a.EngineTimeout, DefaultEngineTimeout)
+func (a *Kill) policies(ctx context.Context, all []*tracked, timeout time.Duration) map[*tracked]error {
 	if a.Tracker.Engine == nil || timeout < 0 {
 		return nil
 	}
@@ -126,6 +142,55 @@ func (a *Kill) policies(ctx context.Context, all []*tracked) map[*tracked]error 
 		}
 	})
 	return on
+}
+
+// keepEnding ends what an engine starts again while it is waited for, until stop
+// is called.
+func (a *Kill) keepEnding(ctx context.Context, ours []*tracked) (stop func()) {
+	const every = 50 * time.Millisecond
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for sleep(ctx, every) == nil {
+			_ = a.Tracker.relook(ctx) // the engine gives it a control group of its own anew
+			var l ledger              // what does not end now was said before, or is for an observer to see
+			each(ours, func(k *tracked) {
+				k.refreeze()
+				k.end(ctx, &l)
+			})
+		}
+	}()
+	return func() { cancel(); <-ended }
+}
+
+// feel tells an engine that is slow from one that hangs: it asks for what costs
+// nothing, when half of the time is over that the engine has for something else,
+// and waits for that as long. beats reports whether there was an answer.
+func (a *Kill) feel(ctx context.Context, timeout time.Duration) (beats func() bool, stop func()) {
+	if a.Tracker.Engine == nil || timeout < 0 {
+		return func() bool { return false }, func() {}
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout+timeout/2)
+	felt := make(chan struct{})
+	timer := time.AfterFunc(timeout/2, func() {
+		defer cancel()
+		if _, err := a.Tracker.Engine.List(ctx); err == nil {
+			close(felt)
+		}
+	})
+	return func() bool {
+			<-ctx.Done()
+			select {
+			case <-felt:
+				return true
+			default:
+				return false
+			}
+		}, func() {
+			timer.Stop()
+			cancel()
+		}
 }
 
 func (k *tracked) beginKill() {
