@@ -78,9 +78,9 @@ func (a *Armed) Check(now time.Time, maxAge time.Duration) []string {
 	stale := func(what string, at time.Time) {
 		switch age := now.Sub(at); {
 		case age > maxAge:
-			findings = append(findings, fmt.Sprintf("%s was prepared %v ago, and that is too long: arm again", what, age.Round(time.Second)))
+			findings = append(findings, fmt.Sprintf("%s was prepared at %s, more than %v ago: arm again", what, at.UTC().Format(time.RFC3339), maxAge))
 		case age < -time.Minute:
-			findings = append(findings, fmt.Sprintf("%s was prepared in the future: look at the clock", what))
+			findings = append(findings, fmt.Sprintf("%s was prepared at %s, in the future: look at the clock", what, at.UTC().Format(time.RFC3339)))
 		}
 	}
 	stale("the switch", a.Time)

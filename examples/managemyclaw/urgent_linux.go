@@ -57,6 +57,7 @@ func prefer() error {
 // hurry is urgent as far as it may be, and says what it may not.
 func hurry(stderr io.Writer) {
 	if err := urgent(); err != nil {
-		fmt.Fprintln(stderr, printable(strings.ReplaceAll(err.Error(), "\n", "; ")))
+		width, _ := terminalWidth(stderr)
+		wrap(stderr, width, "", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 }

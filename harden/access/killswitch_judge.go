@@ -74,7 +74,7 @@ func judgeArmed(_ context.Context, r SwitchReview) (harden.Verdict, error) {
 		fail(kind, printableText(f), remedyArm, printableText(f))
 	}
 	return v.verdict(nil, at(harden.LevelInspected, source,
-		fmt.Sprintf("armed %v ago: %d targets, %d actuators, %d observers, all prepared", r.Now.Sub(a.Time).Round(time.Second), len(a.Targets), actuators, observers), "every target has both, prepared not long ago"))
+		fmt.Sprintf("armed %s: %d targets, %d actuators, %d observers, all prepared", stamp(a.Time), len(a.Targets), actuators, observers), "every target has both, prepared not long ago"))
 }
 
 // judgeFence judges whether the fence can be read and lets the agent run, and
@@ -146,13 +146,13 @@ func judgeDrilled(_ context.Context, r SwitchReview) (harden.Verdict, error) {
 		}
 		before := len(v)
 		age := r.Now.Sub(d.Time)
-		what := fmt.Sprintf("the last drill (variant %s, %s)", printableText(variant), d.Time.UTC().Format(time.RFC3339))
+		what := fmt.Sprintf("the last drill (variant %s, %s)", printableText(variant), stamp(d.Time))
 		old := age > r.Switch.MaxDrill
 		switch {
 		case old && slices.Contains(required, variant):
-			fail("old", fmt.Sprintf("%s is %v old", what, age.Round(time.Hour)), age.Round(time.Minute).String())
+			fail("old", fmt.Sprintf("%s is older than %v", what, r.Switch.MaxDrill), stamp(d.Time))
 		case age < -time.Minute:
-			fail("old", what+" is in the future: look at the clock", age.Round(time.Second).String())
+			fail("old", what+" is in the future: look at the clock", stamp(d.Time))
 		}
 		if !d.Passed {
 			fail("failed", what+" has not passed: "+printableText(some(d.Why)), "not passed")
@@ -168,7 +168,7 @@ func judgeDrilled(_ context.Context, r SwitchReview) (harden.Verdict, error) {
 			fail("left", what+" has left something behind: "+printableText(some(d.Left)), "not released")
 		}
 		if len(v) == before && !old {
-			observed := r.summary(d, age)
+			observed := summary(d)
 			if len(required)+len(others) == 1 {
 				observed += "; never with anything broken"
 			}
@@ -201,7 +201,7 @@ func (r *SwitchReview) last(variant string) *killswitch.Drill {
 	return nil
 }
 
-func (r *SwitchReview) summary(d *killswitch.Drill, age time.Duration) string {
+func summary(d *killswitch.Drill) string {
 	var slowest time.Duration
 	for _, t := range d.Targets {
 		slowest = max(slowest, t.ConfirmedAfter)
@@ -210,7 +210,7 @@ func (r *SwitchReview) summary(d *killswitch.Drill, age time.Duration) string {
 	if d.Real {
 		of = "the agent"
 	}
-	return fmt.Sprintf("drilled %v ago with %s (variant %s): %d targets, the last confirmed off after %v", age.Round(time.Second), of, printableText(d.Variant), len(d.Targets), slowest)
+	return fmt.Sprintf("drilled %s with %s (variant %s): %d targets, the last confirmed off after %v", stamp(d.Time), of, printableText(d.Variant), len(d.Targets), slowest)
 }
 
 // unproven returns what a drill that is said to have passed does not show:

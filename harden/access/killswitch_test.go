@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -657,6 +658,30 @@ func TestSwitchJudgesKeepTheContract(t *testing.T) {
 		[]access.SwitchGuard{{Fence: &guard}, {Fence: &guard, Switch: access.KillSwitch{Starters: []uint32{0}}}},
 		[]access.SwitchGuard{{Fence: &open}, {Fence: &mounted}, {Fence: &user}, {Fence: &foreign}, {Fence: &guard, Record: &foreign}, {Fence: &guard, Switch: access.KillSwitch{Starters: []uint32{1000}}}},
 		[]access.SwitchGuard{{}, {Fence: &access.Guard{Err: fs.ErrPermission}}, {Fence: &guard, Record: &access.Guard{Err: fs.ErrPermission}}, {Fence: &access.Guard{Entries: guard.Entries, AgentsErr: fs.ErrPermission}}})
+}
+
+// What is seen of a switch is the same a minute later: it says when, and not how
+// long ago.
+func TestSwitchVerdictsDoNotAge(t *testing.T) {
+	s := newSwitched(t)
+	all, err := access.NewSwitchSource(s.access(nil)).All(t.Context(), s.machine().View())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for id, judge := range map[string]func(context.Context, access.SwitchReview) (harden.Verdict, error){
+		"armed": access.JudgeArmed, "drilled": access.JudgeDrilled, "fence": access.JudgeFence, "restarts": access.JudgeRestarts,
+	} {
+		for name, age := range map[string]time.Duration{"fresh": 0, "old": 100 * 24 * time.Hour, "in the future": -time.Hour} {
+			r := all[0]
+			r.Now = r.Now.Add(age)
+			first, err := judge(t.Context(), r)
+			r.Now = r.Now.Add(61 * time.Second)
+			again, againErr := judge(t.Context(), r)
+			if !reflect.DeepEqual(first, again) || (err == nil) != (againErr == nil) {
+				t.Errorf("%s, %s: %v, %v, and then %v, %v", id, name, first, err, again, againErr)
+			}
+		}
+	}
 }
 
 // The checks of point 13 keep the contract on a machine in memory.
