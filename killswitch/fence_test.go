@@ -405,7 +405,7 @@ func TestALockThatIsNotGivenBack(t *testing.T) {
 			if epoch, err := openFence(t, dir).Engage(t.Context(), "inbox", "test"); err != nil || epoch != 1 {
 				t.Errorf("epoch %d, %v", epoch, err)
 			}
-			if took := time.Since(began); took < killswitch.LockWait || took > 5*time.Second {
+			if took := time.Since(began); took < killswitch.LockWait || took > 30*time.Second {
 				t.Errorf("it took %v", took)
 			}
 		}

@@ -87,7 +87,7 @@ func (s *rehearsal) targets(ctx context.Context) error {
 	s.cutter = &cutter{Lock: s.gear.lock}
 	present := &halt.Tracker{Agent: halt.Agent{Names: []string{settings.ID}}, Engine: s.engine, DataRoot: s.engineRoot()}
 	s.cleanup = append(s.cleanup, func() { present.Close() })
-	s.cutter.undo.Source, s.cutter.undo.NetNS, s.cutter.undo.Label = workloads(present), s.netns, s.gear.lock.Label
+	s.cutter.undo.Source, s.cutter.undo.NetNS, s.cutter.undo.Label = workloads(present, releaseTime), s.netns, s.gear.lock.Label
 	for i := range s.Targets {
 		for _, rung := range s.Targets[i].Ladder {
 			for j, a := range rung.Actuators {

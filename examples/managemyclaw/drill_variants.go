@@ -340,7 +340,7 @@ const refusedPatience = 5 * time.Second
 func (s *rehearsal) cutWithout() {
 	r := &refusal{s.netns, s.gear.lock.Label}
 	s.cutter.do = func(ctx context.Context) error {
-		all, err := workloads(s.gear.written)(ctx)
+		all, err := workloads(s.gear.written, sourceTime)(ctx)
 		return errors.Join(err, r.cut(ctx, all))
 	}
 	for i := range s.Targets {

@@ -158,15 +158,15 @@ func (s *killSwitch) containers(p *program, names []string, engine halt.Engine) 
 	agent := halt.Agent{Names: names}
 	root := p.engineRoot()
 	s.tracker = &halt.Tracker{Agent: agent, Engine: engine, DataRoot: root}
-	s.lock = &egress.Lock{Source: workloads(s.tracker), NetNS: p.netns}
+	s.lock = &egress.Lock{Source: workloads(s.tracker, sourceTime), NetNS: p.netns}
 	s.written = &halt.Tracker{Agent: agent, DataRoot: root}
 	if !engine.Remote() {
 		// It is busy with what others ask of it just when the lock looks for
 		// what is new, and has written that down.
-		s.lock.Quick = workloads(s.written)
+		s.lock.Quick = workloads(s.written, sourceTime)
 	}
 	s.witness = &halt.Tracker{Agent: agent, DataRoot: root}
-	s.prober = &egress.Prober{Source: workloads(s.witness), NetNS: p.netns}
+	s.prober = &egress.Prober{Source: workloads(s.witness, sourceTime), NetNS: p.netns}
 	if self, err := os.Executable(); err == nil {
 		s.prober.Helper = []string{self, helperCommand}
 	}
@@ -257,9 +257,10 @@ func one(a killswitch.Actuator) killswitch.Rung {
 func (p *program) formerFile() string { return filepath.Join(p.stateDir, "restart-policies.json") }
 
 // workloads are the containers that a tracker knows, as package egress has them.
-func workloads(tracker *halt.Tracker) egress.Source {
+// The engine has so long to say which they are.
+func workloads(tracker *halt.Tracker, most time.Duration) egress.Source {
 	return func(ctx context.Context) ([]egress.Workload, error) {
-		ctx, cancel := context.WithTimeout(ctx, sourceTime)
+		ctx, cancel := context.WithTimeout(ctx, most)
 		defer cancel()
 		err := tracker.Arm(ctx) // knows what it knew, if the engine hangs
 		var all []egress.Workload
@@ -284,8 +285,13 @@ func workload(c halt.Container) egress.Workload {
 	return w
 }
 
-// sourceTime is how long an engine is asked for the agent's containers.
-const sourceTime = 2 * time.Second
+// How long an engine is asked for the agent's containers: by what stops them; and
+// by what lets them go, for which an engine was seen to say nothing for over 2 s
+// of one that had just ended.
+const (
+	sourceTime  = 2 * time.Second
+	releaseTime = 8 * time.Second
+)
 
 // gatewayTarget is the denial of the gateway, nil if nobody says where it is and
 // with what token to ask it. What makes it deny is the fence, which both read.

@@ -84,7 +84,7 @@ func (h *hamlet) process(name string, own bool) (*exec.Cmd, string) {
 		if string(comm) == "sleep\n" {
 			return cmd, group
 		}
-		if time.Since(start) > 5*time.Second {
+		if time.Since(start) > 30*time.Second {
 			h.Fatalf("process %s is %q", name, comm)
 		}
 	}
@@ -174,7 +174,7 @@ func TestHostIsNotCutOff(t *testing.T) {
 		}
 		c.Close()
 		for start := time.Now(); h.sink.Conns() == before; time.Sleep(time.Millisecond) {
-			if time.Since(start) > 10*time.Second {
+			if time.Since(start) > 30*time.Second {
 				t.Fatalf("%s: the host is cut off", name)
 			}
 		}
@@ -264,7 +264,7 @@ func TestDoAgainstOdds(t *testing.T) {
 			defer cancel()
 			start := time.Now()
 			err := l.Do(ctx)
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > 30*time.Second {
 				t.Errorf("Do took %v", took)
 			}
 			if failing := strings.HasPrefix(name, "the source"); failing != (err != nil && !strings.Contains(err.Error(), "CAP_")) {
@@ -455,7 +455,7 @@ func TestProberGone(t *testing.T) {
 		if err != nil || stateOf(state) == 'Z' {
 			break
 		}
-		if time.Since(start) > 5*time.Second {
+		if time.Since(start) > 30*time.Second {
 			t.Fatal("it does not end")
 		}
 	}

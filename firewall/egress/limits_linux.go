@@ -40,39 +40,38 @@ func limits(p *plan, frames map[string]error) map[string]string {
 }
 
 func (s subject) limits() (why []string, err error) {
-	caps, err := s.capabilities()
-	has := func(capability int) bool { return caps&(1<<capability) != 0 }
-	if s.shared && has(unix.CAP_NET_RAW) {
-		why = append(why, "it may send frames by packet sockets on the host's interfaces, which no rule sees (CAP_NET_RAW)")
+	powers, err := s.powers()
+	say := func(when bool, capability int, what string) {
+		if by, can := powers[capability]; when && can {
+			why = append(why, fmt.Sprintf("it may %s (%s, process %s)", what, names[capability], by))
+		}
 	}
-	if s.shared && has(unix.CAP_NET_ADMIN) {
-		why = append(why, "it may take the rules away (CAP_NET_ADMIN)")
+	say(s.shared, unix.CAP_NET_RAW, "send frames by packet sockets on the host's interfaces, which no rule sees")
+	say(s.shared, unix.CAP_NET_ADMIN, "take the rules away")
+	say(!s.shared, unix.CAP_NET_ADMIN, "take away the rules in its network namespace")
+	if s.frames != nil {
+		say(true, unix.CAP_NET_RAW, fmt.Sprintf("send frames by packet sockets to its neighbours, for %v", s.frames))
 	}
-	if !s.shared && has(unix.CAP_NET_ADMIN) {
-		why = append(why, "it may take away the rules in its network namespace (CAP_NET_ADMIN)")
-	}
-	if s.frames != nil && has(unix.CAP_NET_RAW) {
-		why = append(why, fmt.Sprintf("it may send frames by packet sockets to its neighbours (CAP_NET_RAW): %v", s.frames))
-	}
-	if s.direct && has(unix.CAP_NET_RAW) {
-		why = append(why, "it may hear by packet sockets what others on the cable send (CAP_NET_RAW)")
-	}
-	if has(unix.CAP_SYS_ADMIN) {
-		why = append(why, "it may enter other namespaces (CAP_SYS_ADMIN)")
-	}
+	say(s.direct, unix.CAP_NET_RAW, "hear by packet sockets what others on the cable send")
+	say(true, unix.CAP_SYS_ADMIN, "enter other namespaces")
 	return why, err
 }
 
-// capabilities are those that any process of the workload has or can get.
-// Those of another user namespace count for its own network namespace alone.
-func (s subject) capabilities() (all uint64, err error) {
+// names are the capabilities that matter here.
+var names = map[int]string{unix.CAP_NET_RAW: "CAP_NET_RAW", unix.CAP_NET_ADMIN: "CAP_NET_ADMIN", unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN"}
+
+// powers are the capabilities that any process of the workload has or can get,
+// with one that does. Those of another user namespace count for its own network
+// namespace alone.
+func (s subject) powers() (by map[int]string, err error) {
+	by = make(map[int]string)
 	pids, err := s.processes()
 	if err != nil {
-		return 0, err
+		return by, err
 	}
 	own, err := os.Readlink("/proc/self/ns/user")
 	if err != nil {
-		return 0, err
+		return by, err
 	}
 	for _, pid := range pids {
 		data, err := os.ReadFile("/proc/" + pid + "/status")
@@ -80,11 +79,11 @@ func (s subject) capabilities() (all uint64, err error) {
 			continue
 		}
 		if err != nil {
-			return 0, err
+			return by, err
 		}
 		status, err := procfs.ParseStatus(data)
 		if err != nil {
-			return 0, err
+			return by, err
 		}
 		if s.shared {
 			users, err := os.Readlink("/proc/" + pid + "/ns/user")
@@ -92,12 +91,17 @@ func (s subject) capabilities() (all uint64, err error) {
 				continue
 			}
 		}
-		all |= status.CapEff | status.CapPrm | status.CapAmb
+		caps := status.CapEff | status.CapPrm | status.CapAmb
 		if !status.NoNewPrivs {
-			all |= status.CapBnd // by a program that gives them
+			caps |= status.CapBnd // by a program that gives them
+		}
+		for capability := range names {
+			if _, known := by[capability]; !known && caps&(1<<capability) != 0 {
+				by[capability] = fmt.Sprintf("%s %q", pid, status.Name)
+			}
 		}
 	}
-	return all, nil
+	return by, nil
 }
 
 func ended(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }

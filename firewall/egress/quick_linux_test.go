@@ -40,7 +40,7 @@ func TestQuick(t *testing.T) {
 	l.Quick = sourceOf(first, second)
 	start := time.Now()
 	open, _ := errors.AsType[*OpenError](l.Do(t.Context()))
-	if took := time.Since(start); took > 5*time.Second || asked != 1 {
+	if took := time.Since(start); took > 30*time.Second || asked != 1 {
 		t.Errorf("Do took %v, and asked the Source %d times", took, asked)
 	}
 	if open == nil || len(open.Unwrap()) > 0 || open.Open()["first: /run/engine.sock"] == "" || open.Open()["first: /run/other.sock"] == "" {
@@ -111,7 +111,7 @@ func TestOwnedInside(t *testing.T) {
 	_, err = io.WriteString(stdin, "add table inet hardshell_kill { flags owner; }\n")
 	h.must(err)
 	for start := time.Now(); !strings.Contains(h.sh(fmt.Sprintf("nsenter --net=/proc/%d/ns/net nft list tables", w.PID)), "hardshell_kill"); time.Sleep(10 * time.Millisecond) {
-		if time.Since(start) > 5*time.Second {
+		if time.Since(start) > 30*time.Second {
 			t.Fatal("nft does not own tables")
 		}
 	}

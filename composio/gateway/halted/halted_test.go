@@ -195,7 +195,7 @@ func TestRemaining(t *testing.T) {
 			test.change(t, s)
 			start := time.Now()
 			left, err := o.Remaining(t.Context())
-			if took := time.Since(start); took > 5*time.Second {
+			if took := time.Since(start); took > 30*time.Second {
 				t.Errorf("it took %v", took)
 			}
 			if got := slices.Sorted(maps.Keys(left)); !slices.Equal(got, slices.Sorted(slices.Values(test.left))) {

@@ -123,7 +123,7 @@ func TestTracker(t *testing.T) {
 	until := func(what string, ok func() bool) {
 		t.Helper()
 		for began := time.Now(); !ok(); time.Sleep(5 * time.Millisecond) {
-			if time.Since(began) > 10*time.Second {
+			if time.Since(began) > 30*time.Second {
 				t.Fatalf("%s: %+v", what, b.tracker.Containers())
 			}
 		}
