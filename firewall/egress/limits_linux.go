@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -74,14 +75,10 @@ func (s subject) powers() (by map[int]string, err error) {
 		return by, err
 	}
 	for _, pid := range pids {
-		data, err := os.ReadFile("/proc/" + pid + "/status")
+		status, err := statusOf(pid)
 		if ended(err) {
 			continue
 		}
-		if err != nil {
-			return by, err
-		}
-		status, err := procfs.ParseStatus(data)
 		if err != nil {
 			return by, err
 		}
@@ -90,6 +87,9 @@ func (s subject) powers() (by map[int]string, err error) {
 			if ended(err) || err == nil && users != own {
 				continue
 			}
+		}
+		if entering(status, pids) {
+			continue
 		}
 		caps := status.CapEff | status.CapPrm | status.CapAmb
 		if !status.NoNewPrivs {
@@ -102,6 +102,36 @@ func (s subject) powers() (by map[int]string, err error) {
 		}
 	}
 	return by, nil
+}
+
+// entering reports whether a process is runc's own, on its way into the container
+// to become what it is started for, such as a health check: until then it has all
+// capabilities, and runs nothing of the container's. By its name alone, which
+// anybody may give himself, it is not known; but nobody in a container is the
+// child of a runc outside.
+func entering(p procfs.Status, members []string) bool {
+	if !strings.HasPrefix(p.Name, "runc:[") || slices.Contains(members, strconv.Itoa(p.PPID)) {
+		return false
+	}
+	pid := strconv.Itoa(p.PPID)
+	parent, err := statusOf(pid)
+	if err != nil || parent.Name != "runc" {
+		return false
+	}
+	own, err := os.Readlink("/proc/self/ns/pid")
+	if err != nil {
+		return false
+	}
+	theirs, err := os.Readlink("/proc/" + pid + "/ns/pid")
+	return err == nil && theirs == own
+}
+
+func statusOf(pid string) (procfs.Status, error) {
+	data, err := os.ReadFile("/proc/" + pid + "/status")
+	if err != nil {
+		return procfs.Status{}, err
+	}
+	return procfs.ParseStatus(data)
 }
 
 func ended(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
