@@ -145,7 +145,7 @@ func (p *proc) inCgroupOfOther(id string) bool {
 // members returns the processes of the container whose first process is init:
 // those in its cgroup, those in its process namespace unless that is the
 // machine's or they are another container's, and what descends from any of
-// them. It is sorted.
+// them; but none that is only on its way in. It is sorted.
 func (t *procTable) members(id string, init int, hostPIDs []uint64) []int {
 	first := t.procs[init]
 	if first == nil {
@@ -170,8 +170,21 @@ func (t *procTable) members(id string, init int, hostPIDs []uint64) []int {
 	}
 	all := make([]int, 0, len(in))
 	for pid := range in {
-		all = append(all, pid)
+		if pid == init || !t.entering(pid, in, hostPIDs) {
+			all = append(all, pid)
+		}
 	}
 	slices.Sort(all)
 	return all
+}
+
+// entering reports whether a process is runc's own, on its way into the container
+// to become what it is started for, such as a health check: until then it is root
+// and has all capabilities, and runs nothing of the container's. Anybody may give
+// himself its name; but nobody in a container is the child of a runc outside.
+func (t *procTable) entering(pid int, in map[int]bool, hostPIDs []uint64) bool {
+	p := t.procs[pid]
+	parent := t.procs[p.ppid]
+	return strings.HasPrefix(p.name, "runc:[") && parent != nil && parent.name == "runc" &&
+		!in[p.ppid] && slices.Contains(hostPIDs, parent.pidns)
 }
