@@ -236,6 +236,7 @@ func (w *world) keepsEverything(t *testing.T) {
 		`^\.HostConfig\.(MaskedPaths|ReadonlyPaths|MemorySwap)`,
 		`^\.Config\.(User|Env\.\d+|Env|Volumes)$`, `^\.HostConfig\.Mounts`, `^\.Config\.Volumes`,
 		`^\.Mounts`, `^\.HostConfig\.OomKillDisable$`,
+		`^\.ExecIDs`,             // of health checks
 		`^\.Config\.MacAddress$`, // engine 29 shows one of its own making there
 	} {
 		differ = slices.DeleteFunc(differ, regexp.MustCompile(want).MatchString)
