@@ -285,11 +285,6 @@ func (c *climb) take(a acted) {
 		at.Returned = max(a.at, 1)
 	}
 	at.Error = a.problem
-	select {
-	case <-c.done:
-	default:
-		close(c.done)
-	}
 	c.open[at.Actuator] = a.open
 	if a.waited {
 		c.waiting--
@@ -298,6 +293,11 @@ func (c *climb) take(a acted) {
 		}
 	}
 	c.changed()
+	select {
+	case <-c.done:
+	default:
+		close(c.done) // last: a look that begins now is of this round
+	}
 	c.tell()
 }
 

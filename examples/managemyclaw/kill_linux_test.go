@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -343,6 +344,9 @@ func TestKillThousandAccounts(t *testing.T) {
 // observers confirm, beside what people use instead. Run it with -benchtime
 // 200x. What is between the rounds is not measured.
 func BenchmarkKill(b *testing.B) {
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(-1))
+	defer debug.SetGCPercent(debug.SetGCPercent(100))
+	collectLate()
 	r := newRunaway(b)
 	docker := func(args ...string) func() { return func() { b.Helper(); r.docker(b, args...) } }
 	host := func(args ...string) func() {

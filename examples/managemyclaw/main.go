@@ -67,6 +67,7 @@ const (
 func main() {
 	if len(os.Args) > 1 && slices.Contains([]string{"kill", "standby", "drill"}, os.Args[1]) {
 		hurry(os.Stderr)
+		collectLate()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr)

@@ -20,8 +20,11 @@ import (
 // PROC_PID_INIT_INO in include/linux/proc_ns.h.
 const firstPIDNamespace = "pid:[4026531836]"
 
-// kernelThread is PF_KTHREAD of include/linux/sched.h.
-const kernelThread = 0x00200000
+// PF_EXITING and PF_KTHREAD of include/linux/sched.h.
+const (
+	exiting      = 0x00000004
+	kernelThread = 0x00200000
+)
 
 // A lookout finds the processes of the agent's containers as an observer does:
 // in /proc, by what the kernel says of each, and in what the engine has written
@@ -46,6 +49,7 @@ type process struct {
 	name      string
 	state     string // of a thread of it that has not ended
 	kernel    bool
+	exiting   bool
 	dir       string // in /proc, of that thread
 	cgroup    string // as the kernel shows it
 	entries   []procfs.CgroupEntry
@@ -272,13 +276,33 @@ func minded(shims, procs []*process) map[int]bool {
 				if in[c.pid] {
 					continue
 				}
-				in[c.pid] = c.cgroup != shim.cgroup || c.mnt != shim.mnt || c.pidns != shim.pidns
+				in[c.pid] = c.apart(shim)
 				add(c.pid)
 			}
 		}
 		add(shim.pid)
 	}
 	return in
+}
+
+// apart reports whether a process is elsewhere than a shim. One that is just ending
+// shows no control groups of version 1 any more, and in the end no namespaces:
+// what it still shows counts.
+func (p *process) apart(shim *process) bool {
+	if !p.exiting {
+		return p.cgroup != shim.cgroup || p.mnt != shim.mnt || p.pidns != shim.pidns
+	}
+	return unified(p.entries) != unified(shim.entries) || p.mnt != "" && p.mnt != shim.mnt || p.pidns != "" && p.pidns != shim.pidns
+}
+
+// unified returns the path in the hierarchy of version 2, if there is one.
+func unified(entries []procfs.CgroupEntry) string {
+	for _, e := range entries {
+		if e.Hierarchy == 0 {
+			return e.Path
+		}
+	}
+	return ""
 }
 
 // processes reads the process table. A process that ends meanwhile is left out;
@@ -424,7 +448,7 @@ func (p *process) readStat(file string) error {
 	if err != nil {
 		return fmt.Errorf("%s: flags: %w", file, err)
 	}
-	p.kernel = flags&kernelThread != 0
+	p.kernel, p.exiting = flags&kernelThread != 0, flags&exiting != 0
 	if p.began, err = strconv.ParseUint(fields[19], 10, 64); err != nil {
 		return fmt.Errorf("%s: start: %w", file, err)
 	}
