@@ -475,6 +475,7 @@ func (r *runaway) fires(b *testing.B, build func(*program, testing.TB) *killSwit
 			b.Fatal(err)
 		}
 		s.close()
+		r.docker(b, "stop", "-t", "0", runawayName) // an engine that hung may be about to start it, later each time
 		r.docker(b, "update", "--restart", "always", runawayName)
 		r.docker(b, "start", runawayName)
 		b.StartTimer()
