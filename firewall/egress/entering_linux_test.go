@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/managemyclaw/hardshell/internal/lab"
 	"github.com/managemyclaw/hardshell/internal/procfs"
 )
@@ -37,7 +39,7 @@ func TestWhatEnters(t *testing.T) {
 		pids, err := s.processes()
 		d.must(err)
 		for _, pid := range pids {
-			if p, err := statusOf(pid); err == nil && p.CapEff&(1<<12) != 0 { // CAP_NET_ADMIN
+			if p, err := statusOf(pid); err == nil && p.CapEff&(1<<unix.CAP_NET_ADMIN) != 0 {
 				seen++
 				break
 			}
@@ -58,11 +60,11 @@ func TestNobodyPassesForOneThatEnters(t *testing.T) {
 	dir := t.TempDir()
 	sleep, err := exec.LookPath("sleep")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	shell, err := exec.LookPath("bash")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	for name, from := range map[string]string{"runc": shell, "other": shell, "runc:[2:INIT]": sleep, "node": sleep} {
 		data, err := os.ReadFile(from)
@@ -115,6 +117,11 @@ func TestNobodyPassesForOneThatEnters(t *testing.T) {
 			}
 			if got := entering(p, members); got != tt.want {
 				t.Errorf("got %v", got)
+			}
+			// Not even one that enters passes if it is the first.
+			by, err := subject{Workload: Workload{PID: child, Cgroup: "/"}}.powers()
+			if _, named := by[unix.CAP_NET_ADMIN]; err != nil || named != (p.CapEff&(1<<unix.CAP_NET_ADMIN) != 0) {
+				t.Errorf("the first has capabilities %x, and is named: %v, %v", p.CapEff, named, err)
 			}
 		})
 	}

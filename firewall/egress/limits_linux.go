@@ -88,7 +88,8 @@ func (s subject) powers() (by map[int]string, err error) {
 				continue
 			}
 		}
-		if entering(status, pids) {
+		// What the first process of all is to become is the workload itself.
+		if status.PID != s.PID && entering(status, pids) {
 			continue
 		}
 		caps := status.CapEff | status.CapPrm | status.CapAmb
